@@ -1,0 +1,316 @@
+"""Evidence of two tasks together, from sufficient statistics, and closed-form leave-one-cell-out.
+
+Both tasks are linear in features, z_a = α_a + φ_a'w_a + noise, with
+    (w_a, w_b) ~ N(0, B ⊗ I),   B = [[a², ρab], [ρab, b²]],
+and the noises of two cells on one row have correlation r once divided by their standard deviations. ρ = ±1 is one
+function with a free scale, ρ = 0 two unrelated functions of the same kernel. Rows enter through Gram matrices only,
+so that nothing below depends on their number.
+
+Noise standard deviations σ and intercepts are integrated out; the two signal-to-noise ratios τ = a² / σ² and r are
+integrated by Laplace's method around their mode, found afresh for every ρ, so that Bayes factors between values of ρ
+carry the right Occam factors (MacKay 2003, Information Theory, Inference, and Learning Algorithms, chapters 27–28).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmtl.advice.sites import INTERCEPT_SD, Sites
+
+Array = NDArray[np.float64]
+
+#: Prior probability that the noises of two tasks on the same rows are uncorrelated.
+P_UNCORRELATED = 0.5
+N_NEWTON = 7
+LOG_TAU_LIMITS = (-12.0, 14.0)
+
+
+@dataclass(frozen=True)
+class PairStats:
+    """Sufficient statistics of two tasks under given features (p of them with the intercept, first).
+
+    Attributes
+    ----------
+    A_only, A_both, B_only, B_both : (p, p) arrays
+        X'WX over the rows that only this task, or both tasks, were observed on.
+    C_both : (p, p) array
+        X_a' √W_a √W_b X_b over the rows of both.
+    h_only, h_both : (2, p) arrays
+        X'Wz of each task.
+    h_cross : (2, p) array
+        X_a' √W_a √W_b z_b and X_b' √W_b √W_a z_a.
+    zz_only, zz_both : (2,) arrays
+        z'Wz; ``zz_cross`` is z_a' √W_a √W_b z_b.
+    n : (2,) array
+        Cells; ``n_both`` rows are shared.
+    free : tuple of two bool
+        Whether each task's noise variance is unknown.
+    prior : (2, 2) array
+        Mean and standard deviation of each task's log τ.
+    """
+
+    A_only: Array
+    A_both: Array
+    B_only: Array
+    B_both: Array
+    C_both: Array
+    h_only: Array
+    h_both: Array
+    h_cross: Array
+    zz_only: Array
+    zz_both: Array
+    zz_cross: float
+    n: Array
+    n_both: int
+    free: tuple[bool, bool]
+    prior: Array
+
+
+def pair_stats(a: Sites, b: Sites, phi_a: Array, phi_b: Array) -> PairStats:
+    """Sufficient statistics of two tasks with features (n_a, q) and (n_b, q) on their own cells.
+
+    The features may be those of different kernels; the narrower are padded with zeros.
+    """
+    q = max(phi_a.shape[1], phi_b.shape[1])
+    X = [np.hstack([np.ones((len(f), 1)), f, np.zeros((len(f), q - f.shape[1]))]) for f in (phi_a, phi_b)]
+    _, in_a, in_b = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
+    gram, h, zz = [], [], []
+    for design, sites, both in zip(X, (a, b), (in_a, in_b), strict=True):
+        only = np.setdiff1d(np.arange(len(sites.rows)), both, assume_unique=True)
+        for cells in (only, both):
+            weighted = design[cells] * sites.weight[cells, None]
+            gram.append(weighted.T @ design[cells])
+            h.append(weighted.T @ sites.z[cells])
+            zz.append(float(sites.weight[cells] @ sites.z[cells] ** 2))
+    root_a, root_b = np.sqrt(a.weight[in_a]), np.sqrt(b.weight[in_b])
+    Xa, Xb = X[0][in_a] * root_a[:, None], X[1][in_b] * root_b[:, None]
+    za, zb = a.z[in_a] * root_a, b.z[in_b] * root_b
+    return PairStats(
+        A_only=gram[0], A_both=gram[1], B_only=gram[2], B_both=gram[3], C_both=Xa.T @ Xb,
+        h_only=np.array([h[0], h[2]]), h_both=np.array([h[1], h[3]]), h_cross=np.array([Xa.T @ zb, Xb.T @ za]),
+        zz_only=np.array([zz[0], zz[2]]), zz_both=np.array([zz[1], zz[3]]), zz_cross=float(za @ zb),
+        n=np.array([len(a.rows), len(b.rows)], dtype=float), n_both=len(in_a), free=(a.free, b.free),
+        prior=np.array([a.log_tau_prior, b.log_tau_prior]),
+    )
+
+
+def _assemble(s: PairStats, log_tau: Array, rho: Array, r: Array) -> Array:
+    """The whitened precision of the weights, bordered by the two right-hand sides, (m, 2p + 2, 2p + 2).
+
+    Coordinates are w_a = D_a e₁ and w_b = D_b (R e₁ + √(I − R²) e₂) with e ~ N(0, I), R = diag(0, ρ, …, ρ); the
+    borders multiply 1 / σ_a and 1 / σ_b.
+    """
+    m, p = len(rho), len(s.A_only)
+    k, c = 1 / (1 - r**2), -r / (1 - r**2)
+    D = np.broadcast_to(np.exp(0.5 * log_tau)[:, :, None], (m, 2, p)).copy()
+    D[:, :, 0] = INTERCEPT_SD
+    R = np.broadcast_to(rho[:, None], (m, p)).copy()
+    R[:, 0] = 0.0
+    Q = np.sqrt(np.maximum(1 - R**2, 0.0))
+    Da, Db = D[:, 0], D[:, 1]
+    outer = k[:, None, None]
+    A = (s.A_only + outer * s.A_both) * Da[:, :, None] * Da[:, None, :]
+    B = (s.B_only + outer * s.B_both) * Db[:, :, None] * Db[:, None, :]
+    C = (c[:, None, None] * s.C_both) * Da[:, :, None] * Db[:, None, :]
+    CR = C * R[:, None, :]
+    RB = R[:, :, None] * B
+    block = np.empty((m, 2 * p + 2, 2 * p + 2))
+    block[:, :p, :p] = A + CR + CR.transpose(0, 2, 1) + RB * R[:, None, :]
+    block[:, :p, p:-2] = (C + RB) * Q[:, None, :]
+    block[:, p:-2, :p] = block[:, :p, p:-2].transpose(0, 2, 1)
+    block[:, p:-2, p:-2] = B * Q[:, :, None] * Q[:, None, :]
+    block[:, np.arange(2 * p), np.arange(2 * p)] += 1.0
+    h = s.h_only + k[:, None, None] * s.h_both
+    cross = c[:, None, None] * s.h_cross
+    on_a = np.stack([h[:, 0], cross[:, 0]], axis=1) * Da[:, None]
+    on_b = np.stack([cross[:, 1], h[:, 1]], axis=1) * Db[:, None]
+    block[:, -2:, :p] = on_a + on_b * R[:, None]
+    block[:, -2:, p:-2] = on_b * Q[:, None]
+    block[:, :-2, -2:] = block[:, -2:, :-2].transpose(0, 2, 1)
+    zz = s.zz_only + k[:, None] * s.zz_both
+    block[:, [-2, -1], [-2, -1]] = zz * (1 + 1e-12) + 1e-12
+    block[:, -1, -2] = block[:, -2, -1] = c * s.zz_cross
+    return block
+
+
+def noise_forms(s: PairStats, log_tau: Array, rho: Array, r: Array) -> tuple[Array, Array]:
+    """log |covariance| at unit noise and T, (m,) and (m, 2, 2): the quadratic form is u'Tu with u = 1 / σ.
+
+    Weights of sites enter the determinant as a constant and are left out.
+    """
+    L = np.linalg.cholesky(_assemble(s, log_tau, rho, r))
+    diagonal = np.diagonal(L, axis1=1, axis2=2)[:, :-2]
+    corner = L[:, -2:, -2:]
+    logdet = 2 * np.log(diagonal).sum(axis=1) + s.n_both * np.log1p(-(r**2))
+    return logdet, corner @ corner.transpose(0, 2, 1)
+
+
+def _noise_mode(s: PairStats, T: Array) -> Array:
+    """The u = 1 / σ that maximises Σ n log u − ½ u'Tu over the unknown noises, (m, 2); a concave problem."""
+    free = np.array(s.free)
+    diagonal = np.diagonal(T, axis1=1, axis2=2)
+    u = np.where(free, np.sqrt(s.n / diagonal), 1.0)
+    if not free.any():
+        return u
+    for _ in range(12):
+        Tu = np.einsum("mij,mj->mi", T, u)
+        gradient = np.where(free, s.n - u * Tu, 0.0)
+        # In log u, with the curvature n + T u² kept positive definite whatever the sign of T_ab.
+        H = T * u[:, :, None] * u[:, None, :]
+        H[:, [0, 1], [0, 1]] += np.maximum(u * Tu, 0.5 * s.n)
+        H[:, 0, 1] *= free.all()
+        H[:, 1, 0] *= free.all()
+        step = np.linalg.solve(H, gradient[:, :, None])[:, :, 0]
+        u = u * np.exp(np.clip(step, -1.0, 1.0))
+        if np.abs(step).max() < 1e-10:
+            break
+    return u
+
+
+def log_evidence(s: PairStats, log_tau: Array, rho: Array, r: Array) -> Array:
+    """Log evidence (m,) at given log τ (m, 2), ρ (m,) and r (m,), noises integrated out; a constant is left out."""
+    logdet, T = noise_forms(s, log_tau, rho, r)
+    u = _noise_mode(s, T)
+    free = np.array(s.free)
+    value = -0.5 * logdet - 0.5 * np.einsum("mi,mij,mj->m", u, T, u)
+    if free.any():
+        value = value + np.log(u[:, free]) @ s.n[free]
+        H = T * u[:, :, None] * u[:, None, :]
+        H[:, [0, 1], [0, 1]] += s.n
+        value -= 0.5 * np.linalg.slogdet(H[:, free][:, :, free])[1]
+    return value
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """Evidence at each of m values of ρ, the other parameters integrated out.
+
+    Attributes
+    ----------
+    log_evidence : (m,) array
+        Relative to the same constant as `log_evidence`.
+    log_tau : (m, 2) array
+        Mode.
+    r : (m,) array
+        Mode of the noise correlation (0 where it was held there).
+    log_ratio, log_ratio_sd : (m,) arrays
+        Posterior mode and standard deviation of log b / a.
+    """
+
+    log_evidence: Array
+    log_tau: Array
+    r: Array
+    log_ratio: Array
+    log_ratio_sd: Array
+
+
+def integrate(s: PairStats, rho: Array, log_tau: Array, r: float | None) -> Integrated:
+    """Laplace's method over the mean and half-difference of the log τ, and over r unless it is None (held at 0).
+
+    Parameters
+    ----------
+    s : PairStats
+    rho : (m,) array
+    log_tau : (2,) array
+        Where to start.
+    r : float or None
+        Where to start the noise correlation, whose prior is uniform on (−1, 1).
+    """
+    m, dim = len(rho), 2 if r is None else 3
+    start = [log_tau.mean(), 0.5 * (log_tau[1] - log_tau[0])] + ([] if r is None else [np.arctanh(r)])
+    centre = np.tile(np.array(start), (m, 1))
+    directions = np.eye(dim)
+    pairs = [(i, j) for i in range(dim) for j in range(i + 1, dim)]
+    stencil = np.vstack(
+        [np.zeros((1, dim)), directions, -directions] + [directions[[i]] + directions[[j]] for i, j in pairs]
+    )
+    step = np.full((m, dim), 0.3)
+    step[:, 1:] = 0.15
+    best = np.full(m, -np.inf)
+    best_at = centre.copy()
+
+    def objective(x: Array) -> Array:
+        taus = np.stack([x[:, 0] - x[:, 1], x[:, 0] + x[:, 1]], axis=1).clip(*LOG_TAU_LIMITS)
+        corr = np.tanh(x[:, 2]) if dim == 3 else np.zeros(len(x))
+        corr = np.clip(corr, -0.999, 0.999)
+        value = log_evidence(s, taus, np.repeat(rho, len(stencil)), corr)
+        value -= 0.5 * np.sum(((taus - s.prior[:, 0]) / s.prior[:, 1]) ** 2, axis=1)
+        if dim == 3:
+            value += np.log(np.maximum(1 - corr**2, 1e-12) / 2)
+        return value
+
+    for _ in range(N_NEWTON):
+        x = centre[:, None, :] + stencil * step[:, None, :]
+        f = objective(x.reshape(-1, dim)).reshape(m, len(stencil))
+        top = f.argmax(axis=1)
+        value = f[np.arange(m), top]
+        better = value > best
+        best[better], best_at[better] = value[better], x[np.arange(m), top][better]
+        plus, minus = f[:, 1 : dim + 1], f[:, dim + 1 : 2 * dim + 1]
+        gradient = (plus - minus) / (2 * step)
+        H = np.zeros((m, dim, dim))
+        for i in range(dim):
+            H[:, i, i] = -(plus[:, i] - 2 * f[:, 0] + minus[:, i]) / step[:, i] ** 2
+        for column, (i, j) in enumerate(pairs, start=2 * dim + 1):
+            mixed = (f[:, column] - plus[:, i] - plus[:, j] + f[:, 0]) / (step[:, i] * step[:, j])
+            H[:, i, j] = H[:, j, i] = -mixed
+        values, vectors = np.linalg.eigh(H)
+        # The prior alone has curvature of about this much; where the surface is flat or convex, step as if it had.
+        values = np.maximum(values, 0.2)
+        inverse = (vectors / values[:, None, :]) @ vectors.transpose(0, 2, 1)
+        move = np.einsum("mij,mj->mi", inverse, gradient)
+        expected = f[:, 0] + 0.5 * np.einsum("mi,mi->m", gradient, move)
+        # A bad step (the value fell well below the best seen) goes back to the best point and looks closer.
+        lost = f[:, 0] < best - 2.0
+        centre = np.where(lost[:, None], best_at, centre + np.clip(move, -1.5, 1.5))
+        sd = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
+        step = np.where(lost[:, None], step * 0.5, np.clip(0.5 * sd, 2e-4, 0.4))
+        settled = np.abs(move).max() < 1e-3
+        if settled:
+            break
+    result = np.where(lost, best, np.maximum(f[:, 0], np.minimum(expected, f[:, 0] + 1.0)))
+    result = result + 0.5 * dim * np.log(2 * np.pi) - 0.5 * np.log(values).sum(axis=1)
+    taus = np.stack([centre[:, 0] - centre[:, 1], centre[:, 0] + centre[:, 1]], axis=1).clip(*LOG_TAU_LIMITS)
+    corr = np.tanh(centre[:, 2]) if dim == 3 else np.zeros(m)
+    corr = np.clip(corr, -0.999, 0.999)
+    # The noises' own uncertainty is nearly the same for every amplitude, so it is not added to that of the ratio.
+    u = _noise_mode(s, noise_forms(s, taus, rho, corr)[1])
+    return Integrated(result, taus, corr, centre[:, 1] - np.log(u[:, 1] / u[:, 0]), sd[:, 1])
+
+
+def weight_posterior(s: PairStats, log_tau: Array, rho: float, r: float) -> tuple[Array, Array, Array]:
+    """Posterior of the weights and intercepts in units of each task's noise.
+
+    Parameters
+    ----------
+    s : PairStats
+    log_tau : (2,) array
+    rho, r : float
+
+    Returns
+    -------
+    mean : (2p,) array
+        Posterior mean of both tasks' intercept and weights.
+    root : (2p, 2p) array
+        K with posterior covariance K Kᵀ.
+    u : (2,) array
+        Reciprocals of the noise standard deviations.
+    """
+    arguments = s, log_tau[None], np.array([rho]), np.array([r])
+    block = _assemble(*arguments)[0]
+    u = _noise_mode(s, noise_forms(*arguments)[1])[0]
+    p = len(s.A_only)
+    scale = np.exp(0.5 * log_tau)
+    whole = np.zeros((2 * p, 2 * p))
+    index = np.arange(1, p)
+    whole[index, index] = scale[0]
+    whole[p + index, index] = scale[1] * rho
+    whole[p + index, p + index] = scale[1] * np.sqrt(max(1 - rho**2, 0.0))
+    whole[0, 0] = whole[p, p] = INTERCEPT_SD
+    L = np.linalg.cholesky(block[:-2, :-2])
+    root = np.linalg.solve(L, whole.T).T
+    mean = root @ np.linalg.solve(L, block[:-2, -2:] @ u)
+    return mean, root, u

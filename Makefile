@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all that a fresh machine with Python 3.11 or newer needs: both set up .venv first.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TYPED := build/typed
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/python case_studies/health_care_use.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# mypy reads folders, not the mapping of models/ to bmtl.models: it is shown bmtl and models/ in one folder of links.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	rm -rf $(TYPED)
+	mkdir -p $(TYPED)/bmtl
+	ln -s $(CURDIR)/bmtl/* $(CURDIR)/models $(TYPED)/bmtl/
+	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p bmtl
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.drawn_pairs
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test,studies]"
+	touch $@

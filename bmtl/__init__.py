@@ -1,0 +1,69 @@
+"""Bayesian multi-task modelling: fit several related outcomes together, and say when doing so helps.
+
+The names below are imported when they are first used, so that ``import bmtl`` loads neither an array library
+nor a plotting library. The models that a fit is made with are imported on their own, from `bmtl.models`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bmtl._version import __version__
+from bmtl.errors import ConvergenceWarning, FitError, TaskError, TaskWarning
+
+if TYPE_CHECKING:
+    from bmtl import diagnostics, families, noise, relations, trunks
+    from bmtl.advice import Advice, advise
+    from bmtl.arrangement import Arrangement
+    from bmtl.fitting import fit
+    from bmtl.results import Fit, load
+    from bmtl.tasks import Tasks
+
+__all__ = [
+    "Advice",
+    "Arrangement",
+    "ConvergenceWarning",
+    "Fit",
+    "FitError",
+    "TaskError",
+    "TaskWarning",
+    "Tasks",
+    "__version__",
+    "advise",
+    "diagnostics",
+    "families",
+    "fit",
+    "load",
+    "noise",
+    "relations",
+    "trunks",
+]
+
+_OBJECTS = {
+    "Advice": "bmtl.advice",
+    "Arrangement": "bmtl.arrangement",
+    "Fit": "bmtl.results",
+    "Tasks": "bmtl.tasks",
+    "advise": "bmtl.advice",
+    "fit": "bmtl.fitting",
+    "load": "bmtl.results",
+}
+_SUBMODULES = frozenset({"diagnostics", "families", "noise", "relations", "trunks"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OBJECTS:
+        value = getattr(import_module(_OBJECTS[name]), name)
+    elif name in _SUBMODULES:
+        value = import_module(f"bmtl.{name}")
+    elif name == "models":
+        raise AttributeError("bmtl does not import the models it can fit: write `import bmtl.models` first")
+    else:
+        raise AttributeError(f"module 'bmtl' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,169 @@
+"""Tasks as the arrays that programs see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bmtl.families import Family
+from bmtl.tasks import Tasks
+
+# Stands where no outcome was observed, under a mask: a value inside every family's support, so that neither the
+# log-density nor its gradient can be undefined there.
+FILLER = 1.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """The cells of all tasks of one family: one vectorised observation site.
+
+    Attributes
+    ----------
+    name : str
+        Name of the site.
+    family : Family
+    tasks : ndarray of int, shape (T_f,)
+        Which tasks.
+    y, mask, exposure : array
+        ``T_f × rows`` where tasks share rows ("wide"), ``rows`` where each row belongs to one task ("long").
+    """
+
+    name: str
+    family: Family
+    tasks: np.ndarray
+    y: Any
+    mask: Any
+    exposure: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What a program must know of the tasks besides their arrays: names, families, prior scales.
+
+    Attributes
+    ----------
+    names : tuple of str
+    families : tuple of Family
+    layout : {"wide", "long"}
+    n_rows, n_inputs : int
+    intercept_loc, intercept_scale, amplitude_scale, unit : ndarray, shape (T,)
+        Prior of the intercept, prior scale of the function's amplitude, and the user's unit of each outcome.
+    """
+
+    names: tuple[str, ...]
+    families: tuple[Family, ...]
+    layout: str
+    n_rows: int
+    n_inputs: int
+    intercept_loc: np.ndarray
+    intercept_scale: np.ndarray
+    amplitude_scale: np.ndarray
+    unit: np.ndarray
+
+    @classmethod
+    def of(cls, tasks: Tasks) -> Design:
+        priors = [
+            family.intercept(tasks.y_std(t), tasks.exposure[t]) for t, family in enumerate(tasks.families)
+        ]
+        return cls(
+            names=tasks.names,
+            families=tasks.families,
+            layout=tasks.layout,
+            n_rows=tasks.n_rows,
+            n_inputs=len(tasks.inputs),
+            intercept_loc=np.array([loc for loc, _ in priors]),
+            intercept_scale=np.array([scale for _, scale in priors]),
+            amplitude_scale=np.array([family.amplitude for family in tasks.families]),
+            unit=np.asarray(tasks.y_scale),
+        )
+
+    @property
+    def n_tasks(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """Block name to the indices of its tasks; tasks of equal families (parameters included) share a block."""
+        families = list(dict.fromkeys(self.families))
+        labels: dict[str, np.ndarray] = {}
+        for family in families:
+            name = family.name if family.name not in labels else f"{family.name}_{len(labels)}"
+            labels[name] = np.array([t for t, f in enumerate(self.families) if f == family])
+        return labels
+
+
+def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
+    """Observed cells as dense float32 arrays: ``x``, and ``y/…``, ``mask/…``, ``exposure/…`` a block.
+
+    Rows are the last dimension of everything but ``x`` (``rows × inputs``). In the long layout ``task`` holds the
+    task of each row.
+    """
+    out: dict[str, np.ndarray] = {"x": tasks.Z.astype(np.float32)}
+    wide = design.layout == "wide"
+    if not wide:
+        out["task"] = np.zeros(tasks.n_rows, dtype=np.int32)
+    for name, members in design.groups.items():
+        shape = (len(members), tasks.n_rows) if wide else (tasks.n_rows,)
+        y = np.full(shape, FILLER, dtype=np.float32)
+        mask = np.zeros(shape, dtype=bool)
+        exposure = np.ones(shape, dtype=np.float32)
+        for j, t in enumerate(members):
+            at: Any = (j, tasks.rows[t]) if wide else tasks.rows[t]
+            y[at] = tasks.y_std(t)
+            mask[at] = True
+            exposure[at] = tasks.exposure[t]
+            if not wide:
+                out["task"][at] = t
+        out |= {f"y/{name}": y, f"mask/{name}": mask, f"exposure/{name}": exposure}
+    return out
+
+
+def take_rows(values: Mapping[str, Any], index: Any) -> dict[str, Any]:
+    """A minibatch: the same arrays at some rows."""
+    return {name: value[index] if name in ("x", "task") else value[..., index] for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a program is given: a design, the engine's arrays, and how many times these rows stand for all rows."""
+
+    design: Design
+    values: Mapping[str, Any]
+    scale: Any = 1.0
+
+    @property
+    def x(self) -> Any:
+        """Standardised inputs, ``rows × inputs``."""
+        return self.values["x"]
+
+    @property
+    def task(self) -> Any | None:
+        """Task of each row in the long layout, else None."""
+        return self.values.get("task")
+
+    def blocks(self) -> Iterator[Block]:
+        for name, members in self.design.groups.items():
+            yield Block(
+                name=f"y_{name}",
+                family=self.design.families[members[0]],
+                tasks=members,
+                y=self.values[f"y/{name}"],
+                mask=self.values[f"mask/{name}"],
+                exposure=self.values[f"exposure/{name}"],
+            )
+
+
+def inputs_only(x: np.ndarray, design: Design, exposure: float | np.ndarray = 1.0) -> dict[str, np.ndarray]:
+    """Arrays with inputs and no outcomes, in the wide layout: every task at every row (for predictions)."""
+    rows = x.shape[0]
+    out = {"x": x.astype(np.float32)}
+    for name, members in design.groups.items():
+        shape = (len(members), rows)
+        out[f"y/{name}"] = np.full(shape, FILLER, dtype=np.float32)
+        out[f"mask/{name}"] = np.ones(shape, dtype=bool)
+        out[f"exposure/{name}"] = np.broadcast_to(np.float32(exposure), shape)
+    return out

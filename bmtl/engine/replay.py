@@ -1,0 +1,36 @@
+"""Programs run again at given draws, to read off linear predictors instead of scoring them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bmtl.data import Block
+from bmtl.engine.numpyro import NumPyroEngine
+
+
+class Replay(NumPyroEngine):
+    """Substitutes draws for latent variables and keeps each block's linear predictor and noise.
+
+    Parameters
+    ----------
+    draws : mapping
+        Site name to array, draws in the leading dimension (``draws × event shape``).
+
+    Attributes
+    ----------
+    eta, noise : dict
+        Block name to array, ``draws × tasks × rows`` (wide) or ``draws × rows`` (long), as the block has them.
+    """
+
+    def __init__(self, draws: Mapping[str, Any]) -> None:
+        self.draws = draws
+        self.eta: dict[str, Any] = {}
+        self.noise: dict[str, Any] = {}
+
+    def sample(self, name: str, distribution: Any) -> Any:
+        return self.draws[name]
+
+    def observe(self, block: Block, eta: Any, noise: Any, scale: float) -> None:
+        self.eta[block.name] = eta
+        self.noise[block.name] = noise

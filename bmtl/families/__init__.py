@@ -1,0 +1,34 @@
+"""Families: the likelihood of one task's outcome. Add one by adding a file and a name to `FAMILIES`."""
+
+from __future__ import annotations
+
+from bmtl.families._base import Family
+from bmtl.families.bernoulli import Bernoulli
+from bmtl.families.gaussian import Gaussian
+from bmtl.families.negative_binomial import NegativeBinomial
+from bmtl.families.poisson import Poisson
+from bmtl.families.student_t import StudentT
+
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family for family in (Gaussian, StudentT, Bernoulli, Poisson, NegativeBinomial)
+}
+
+
+def get(family: str | Family) -> Family:
+    """The family of that name, or the family itself.
+
+    Raises
+    ------
+    ValueError
+        If no family has that name.
+    """
+    if isinstance(family, Family):
+        return family
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}; known: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[family]()
+
+
+__all__ = [
+    "FAMILIES", "Bernoulli", "Family", "Gaussian", "NegativeBinomial", "Poisson", "StudentT", "get",
+]

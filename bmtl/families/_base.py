@@ -1,0 +1,73 @@
+"""What every family is: a likelihood, a link, a noise parameter and a Fisher weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Distribution of one task's outcome given its linear predictor ``eta`` and its noise.
+
+    Arrays broadcast against each other; a family holds no data. ``noise`` is ignored by families
+    whose `noise_name` is None, ``exposure`` by those that do not take one (pass 1.0).
+
+    Attributes
+    ----------
+    name : str
+        The word users type.
+    link : str
+        Name of the link: ``identity``, ``logit`` or ``log``.
+    noise_name : str or None
+        What the noise parameter is, in words; None where the family has none.
+    standardised : bool
+        Whether outcomes are centred and scaled before they are modelled.
+    takes_exposure : bool
+        Whether the mean is proportional to an exposure.
+    support : str
+        The outcomes allowed, in words, for error messages.
+    amplitude : float
+        Prior scale of the linear predictor's spread over the inputs.
+    """
+
+    name: ClassVar[str]
+    link: ClassVar[str]
+    noise_name: ClassVar[str | None]
+    standardised: ClassVar[bool] = False
+    takes_exposure: ClassVar[bool] = False
+    support: ClassVar[str]
+    amplitude: ClassVar[float] = 1.0
+
+    def valid(self, y: Array) -> NDArray[np.bool_]:
+        """Whether each outcome lies in the family's support (same shape as ``y``)."""
+        raise TypeError(f"{type(self).__name__} does not define its support")
+
+    def intercept(self, y: Array, exposure: Array | float = 1.0) -> tuple[float, float]:
+        """Location and scale of the prior on the intercept, from the outcomes of one task."""
+        raise TypeError(f"{type(self).__name__} does not define its intercept prior")
+
+    def distribution(self, e: Any, eta: Any, noise: Any, exposure: Any) -> Any:
+        """The distribution of the outcomes in the engine ``e``, batch shape that of the broadcast arguments."""
+        raise TypeError(f"{type(self).__name__} does not define its distribution")
+
+    def mean(self, xp: Any, eta: Any, noise: Any, exposure: Any) -> Any:
+        """Mean outcome, in the array namespace ``xp``."""
+        raise TypeError(f"{type(self).__name__} does not define its mean")
+
+    def weight(self, xp: Any, eta: Any, noise: Any, exposure: Any) -> Any:
+        """Expected Fisher information of one observation about its linear predictor."""
+        raise TypeError(f"{type(self).__name__} does not define its weight")
+
+    def score(self, y: Array, eta: Array, noise: Array | float, exposure: Array | float = 1.0) -> Array:
+        """Derivative of the log-likelihood of ``y`` by ``eta`` (numpy)."""
+        raise TypeError(f"{type(self).__name__} does not define its score")
+
+    def log_prob(self, y: Array, eta: Array, noise: Array | float, exposure: Array | float = 1.0) -> Array:
+        """Pointwise log-likelihood (numpy)."""
+        raise TypeError(f"{type(self).__name__} does not define its likelihood")

@@ -1,0 +1,167 @@
+"""Choosing an engine and a device, and fitting."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bmtl import data as arrays_of
+from bmtl.data import Design
+from bmtl.engine import ENGINES
+from bmtl.errors import ConvergenceWarning
+from bmtl.fitting.draws import Draws
+from bmtl.fitting.progress import Progress
+from bmtl.fitting.settings import NUTS, Settings, resolve
+from bmtl.model import Model
+from bmtl.results import Fit
+from bmtl.tasks import Tasks
+
+
+def fit(
+    model: Model,
+    tasks: Tasks,
+    *,
+    method: str | Settings = "svi",
+    engine: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Any,
+) -> Fit:
+    """Fit a model to tasks.
+
+    Parameters
+    ----------
+    model : Model
+        For example ``bmtl.models.SharedTrunk()``.
+    tasks : Tasks
+        One task or more.
+    method : {"svi", "nuts", "map"} or SVI or NUTS or MAP
+        Variational inference, the no-U-turn sampler, or the posterior mode. Its options (fields of
+        `bmtl.fitting.SVI`, `NUTS`, `MAP`) are given by keyword, or with the object.
+    engine : {"auto", "numpyro", "pyro"}
+        ``auto`` is Pyro where SVI or MAP can run on CUDA, else NumPyro. The fit says which.
+    device : str
+        ``auto``, ``cpu`` or a torch device such as ``cuda``.
+    seed : int
+        Same seed, same machine, same numbers.
+    progress : bool, optional
+        Progress bars; by default only on a terminal.
+
+    Returns
+    -------
+    Fit
+        Warned about (`ConvergenceWarning`) if it did not pass its convergence checks; it then says so itself too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the model, the method, the engine or an option is not one there is.
+    FitError
+        If the log-density is not finite where the fit starts or goes.
+
+    Examples
+    --------
+    >>> import bmtl, numpy as np
+    >>> from bmtl.models import SharedTrunk
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(100, 2))
+    >>> Y = X @ rng.normal(size=(2, 2)) + rng.normal(size=(100, 2))
+    >>> tasks = bmtl.Tasks.from_arrays(X, Y, families=["gaussian", "gaussian"])
+    >>> result = bmtl.fit(SharedTrunk(trunk=bmtl.trunks.Identity()), tasks, seed=0, restarts=1)
+    >>> result.engine
+    'numpyro'
+    """
+    check_model(model)
+    name, settings = resolve(method, options)
+    engine, device = choose(engine, device, name)
+    design = Design.of(tasks)
+    values = arrays_of.arrays(tasks, design)
+    bars = Progress(progress)
+    draws: Draws
+    if isinstance(settings, NUTS):
+        draws = _nuts(model, design, values, settings, engine, device, seed, bars)
+    else:
+        (draws,) = refit(model, design, values, settings, engine, device, seed, None, bars)
+    result = Fit(model=model, tasks=tasks, settings=settings, engine=engine, device=device, seed=seed, draws=draws)
+    if not result.converged:
+        warnings.warn(f"{type(model).__name__}: {result.problems}", ConvergenceWarning, stacklevel=2)
+    return result
+
+
+def refit(
+    model: Model,
+    design: Design,
+    values: Mapping[str, np.ndarray],
+    settings: Any,
+    engine: str,
+    device: str,
+    seed: int,
+    masks: Sequence[Mapping[str, np.ndarray]] | None,
+    progress: Progress,
+) -> list[Draws]:
+    """SVI or MAP once for every set of masks (see `bmtl.fitting.numpyro_svi.run`), on either engine."""
+    if engine == "pyro":
+        from bmtl.fitting import pyro_svi
+
+        return pyro_svi.run(model, design, values, settings, seed, masks, progress, device)
+    from bmtl.fitting import numpyro_svi
+
+    return numpyro_svi.run(model, design, values, settings, seed, masks, progress)
+
+
+def _nuts(
+    model: Model,
+    design: Design,
+    values: Mapping[str, np.ndarray],
+    settings: NUTS,
+    engine: str,
+    device: str,
+    seed: int,
+    progress: Progress,
+) -> Draws:
+    if engine == "pyro":
+        from bmtl.fitting import pyro_nuts
+
+        return pyro_nuts.run(model, design, values, settings, seed, progress, device)
+    from bmtl.fitting import numpyro_nuts
+
+    return numpyro_nuts.run(model, design, values, settings, seed, progress)
+
+
+def choose(engine: str, device: str, method: str) -> tuple[str, str]:
+    """Engine and device, with ``auto`` resolved.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine, CUDA is asked for where there is none, or NumPyro is asked to run on a device.
+    """
+    if engine not in (*ENGINES, "auto"):
+        raise ValueError(f"unknown engine {engine!r}; known: auto, {', '.join(ENGINES)}")
+    if engine == "numpyro" or (engine == "auto" and method == "nuts"):
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"the numpyro engine runs on the CPU; for device {device!r} use engine='pyro'")
+        return "numpyro", "cpu"
+    if engine == "auto" and device == "cpu":
+        return "numpyro", "cpu"
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if device == "auto":
+        if engine == "auto":
+            return ("pyro", "cuda") if cuda else ("numpyro", "cpu")
+        return "pyro", "cuda" if cuda else "cpu"
+    if torch.device(device).type == "cuda" and not cuda:
+        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device")
+    return "pyro", device
+
+
+def check_model(model: Any) -> None:
+    """Raise TypeError unless ``model`` is a model (an instance, not its class)."""
+    if isinstance(model, type) or not isinstance(model, Model):
+        hint = f"; did you mean {model.__name__}()?" if isinstance(model, type) else ""
+        raise TypeError(f"a model is needed, such as bmtl.models.SharedTrunk(), got {model!r}{hint}")

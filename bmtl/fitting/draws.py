@@ -1,0 +1,45 @@
+"""What every fitting routine returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws and how they came about.
+
+    Attributes
+    ----------
+    sites : dict
+        Latent site to float32 array, ``chains × draws × event shape``, on the modelled scale.
+    stats : dict
+        Sampler statistics, ``chains × draws``.
+    trace : ndarray or None
+        For SVI and MAP: mean negative ELBO of every chunk of steps, ``restarts × chunks``.
+    elbo : ndarray or None
+        For SVI and MAP: final ELBO of every restart.
+    log_ratio : ndarray or None
+        For SVI: log p(draw, data) − log q(draw), one a draw.
+    settled : bool
+        Whether the optimiser stopped because the ELBO had settled (always true for NUTS).
+    seconds : float
+        Wall time.
+    """
+
+    sites: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray] = field(default_factory=dict)
+    trace: np.ndarray | None = None
+    elbo: np.ndarray | None = None
+    log_ratio: np.ndarray | None = None
+    settled: bool = True
+    seconds: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Chains and draws."""
+        first: Any = next(iter(self.sites.values()))
+        return first.shape[:2]

@@ -1,0 +1,130 @@
+"""How to fit: one frozen dataclass a method, its fields are the options `bmtl.fit` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+GUIDES = ("mean_field", "low_rank", "full_rank")
+
+
+@dataclass(frozen=True)
+class SVI:
+    """Stochastic variational inference.
+
+    Parameters
+    ----------
+    guide : {"mean_field", "low_rank", "full_rank"}
+        Gaussian approximation on the unconstrained scale. Mean-field intervals are too narrow where parameters are
+        correlated.
+    restarts : int
+        Runs from different starting points; the one with the highest ELBO is kept, all are reported.
+    max_steps : int
+        Optimiser steps after which a run stops even if its ELBO has not settled; the fit then says so.
+    batch_size : int
+        Rows a step. All rows are used when there are no more than that.
+    learning_rate : float
+        Of Adam; divided by 10 in two stages as the ELBO settles.
+    draws : int
+        Posterior draws taken from the guide.
+    """
+
+    guide: str = "mean_field"
+    restarts: int = 3
+    max_steps: int = 20_000
+    batch_size: int = 1024
+    learning_rate: float = 0.01
+    draws: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.guide not in GUIDES:
+            raise ValueError(f"unknown guide {self.guide!r}; known: {', '.join(GUIDES)}")
+        _at_least_one(self, "restarts", "max_steps", "batch_size", "draws")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """The no-U-turn sampler.
+
+    Parameters
+    ----------
+    chains, warmup, draws : int
+        Chains, and iterations of each: adaptation, then kept.
+    target_accept : float
+        Target acceptance probability of the step-size adaptation, in (0, 1).
+    max_tree_depth : int
+        At most 2^depth leapfrog steps an iteration.
+    """
+
+    chains: int = 4
+    warmup: int = 1000
+    draws: int = 1000
+    target_accept: float = 0.9
+    max_tree_depth: int = 10
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "chains", "warmup", "draws", "max_tree_depth")
+        if not 0 < self.target_accept < 1:
+            raise ValueError(f"target_accept must lie in (0, 1), got {self.target_accept}")
+
+
+@dataclass(frozen=True)
+class MAP:
+    """The posterior mode: one draw, no uncertainty.
+
+    Parameters
+    ----------
+    restarts, max_steps, batch_size, learning_rate
+        As in `SVI`.
+    """
+
+    restarts: int = 3
+    max_steps: int = 20_000
+    batch_size: int = 1024
+    learning_rate: float = 0.01
+
+    draws = 1
+    guide = "point"
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "restarts", "max_steps", "batch_size")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+
+
+Settings = SVI | NUTS | MAP
+METHODS: dict[str, type[Settings]] = {"svi": SVI, "nuts": NUTS, "map": MAP}
+
+
+def resolve(method: str | Settings, options: dict[str, Any]) -> tuple[str, Settings]:
+    """Method name and settings.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method.
+    TypeError
+        If an option is not one of the method's.
+    """
+    if not isinstance(method, str):
+        if options:
+            raise TypeError(f"give options either as {type(method).__name__}(...) or by keyword, not both: {options}")
+        return {kind: name for name, kind in METHODS.items()}[type(method)], method
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    known = [field.name for field in fields(METHODS[method])]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"method {method!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return method, METHODS[method](**options)
+
+
+def _at_least_one(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be ≥ 1, got {getattr(settings, name)}")
+
+
+__all__ = ["GUIDES", "MAP", "METHODS", "NUTS", "SVI", "Settings", "resolve"]

@@ -1,0 +1,67 @@
+"""When to stop an optimiser that only sees a noisy objective."""
+
+from __future__ import annotations
+
+import numpy as np
+
+CHUNK = 250
+"""Steps between two looks at the objective."""
+
+STAGES = (1.0, 0.3, 0.1)
+"""Learning-rate factors, one after another."""
+
+PATIENCE = 2
+"""Chunks without improvement that end a stage."""
+
+MIN_GAIN = 2e-4
+"""Improvement of the loss a chunk, in nats an observed cell, below which more of it changes no verdict."""
+
+
+INIT_SCALE = 0.05
+"""Standard deviation of the guide at the start, on the unconstrained scale."""
+
+EVALUATION_DRAWS = 100
+"""Guide draws behind the final ELBO of each restart."""
+
+
+class Settling:
+    """Watches the loss of one or several runs and lowers the learning rate as they settle.
+
+    A stage ends once, for every run, `PATIENCE` chunks in a row have not improved on the best by more than
+    `MIN_GAIN` per cell; after the last stage the runs have settled.
+
+    Parameters
+    ----------
+    runs : int
+        Number of runs trained side by side.
+    cells : float
+        Observed cells behind the loss.
+    """
+
+    def __init__(self, runs: int, cells: float) -> None:
+        self.tolerance = MIN_GAIN * cells
+        self.stage = 0
+        self.best = np.full(runs, np.inf)
+        self.waited = np.zeros(runs, dtype=int)
+        self.trace: list[np.ndarray] = []
+
+    @property
+    def settled(self) -> bool:
+        return self.stage == len(STAGES)
+
+    @property
+    def factor(self) -> float:
+        """Factor on the learning rate now."""
+        return STAGES[min(self.stage, len(STAGES) - 1)]
+
+    def look(self, losses: np.ndarray) -> None:
+        """Take in one chunk's losses, ``runs × steps``."""
+        loss = np.mean(losses, axis=1)
+        self.trace.append(loss)
+        better = loss < self.best - self.tolerance
+        self.waited = np.where(better, 0, self.waited + 1)
+        self.best = np.minimum(self.best, loss)
+        if np.all(self.waited >= PATIENCE):
+            self.stage += 1
+            self.waited[:] = 0
+            self.best[:] = loss

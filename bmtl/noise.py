@@ -1,0 +1,74 @@
+"""Priors on positive scales: homoscedastic noise, and the amplitude of a task's function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Scale(Protocol):
+    """A prior on one positive number a task."""
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        """Draw the site ``name``, or give known values.
+
+        Parameters
+        ----------
+        scale : ndarray, shape (T,)
+            Natural scale of each task on the modelled (standardised) scale.
+        unit : ndarray, shape (T,)
+            The user's units in one modelled unit.
+
+        Returns
+        -------
+        array, shape (T,)
+            Positive, on the modelled scale.
+        """
+
+
+@dataclass(frozen=True)
+class HalfNormal:
+    """``HalfNormal(scale)`` on the modelled scale, where outcomes have unit spread: it follows the data's units.
+
+    Parameters
+    ----------
+    scale : float
+        > 0.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(type(self).__name__, "scale", self.scale)
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        return e.sample(name, e.dist.HalfNormal(e.asarray(self.scale * scale)).to_event(1))
+
+
+@dataclass(frozen=True)
+class Known:
+    """A known value, in the user's units, the same for every task.
+
+    Parameters
+    ----------
+    value : float
+        > 0.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _positive(type(self).__name__, "value", self.value)
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        return e.asarray(self.value / unit)
+
+
+def _positive(owner: str, field: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{owner} needs a finite {field} > 0, got {value}")
+
+
+__all__ = ["HalfNormal", "Known", "Scale"]

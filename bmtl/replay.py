@@ -1,0 +1,136 @@
+"""Reading a fitted model: linear predictors, likelihoods, predictions and weights at posterior draws.
+
+All of it runs the program again on JAX at the draws, whichever engine fitted them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bmtl.data import Block, Data, Design, arrays, inputs_only
+from bmtl.engine.replay import Replay
+from bmtl.model import Model
+from bmtl.tasks import Tasks
+
+CELLS_AT_ONCE = 4_000_000
+"""Draws × tasks × rows held in memory at a time."""
+
+Reader = Callable[[Replay, Block, Any, Any, Any], Any]
+"""Takes engine, block, linear predictor, noise and a random key; gives an array with draws in front."""
+
+
+def read(
+    model: Model, design: Design, values: Mapping[str, np.ndarray], sites: Mapping[str, np.ndarray], reader: Reader,
+    seed: int = 0,
+) -> Iterator[tuple[slice, Block, np.ndarray]]:
+    """Apply ``reader`` to every block, a slice of the draws at a time.
+
+    Parameters
+    ----------
+    sites : mapping
+        Latent site to array, ``draws × event shape``.
+
+    Yields
+    ------
+    slice, Block, ndarray
+        Which draws, which block, and what the reader gave for them.
+    """
+    total = len(next(iter(sites.values())))
+    step = int(np.clip(CELLS_AT_ONCE // max(design.n_tasks * len(values["x"]), 1), 1, total))
+    held = {name: jnp.asarray(value) for name, value in values.items()}
+
+    @jax.jit
+    def run(draws: Mapping[str, Any], held: Mapping[str, Any], key: Any) -> list[Any]:
+        engine = Replay(draws)
+        data = Data(design, held)
+        model.program(engine, data)
+        return [
+            reader(engine, block, engine.eta[block.name], engine.noise[block.name], jax.random.fold_in(key, number))
+            for number, block in enumerate(data.blocks())
+        ]
+
+    blocks = list(Data(design, values).blocks())
+    for start in range(0, total, step):
+        part = slice(start, min(start + step, total))
+        found = run({name: value[part] for name, value in sites.items()}, held, jax.random.PRNGKey(seed + start))
+        for block, value in zip(blocks, found, strict=True):
+            yield part, block, np.asarray(value)
+
+
+def log_likelihood(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Log-likelihood of every observed cell in the user's units, ``draws × cells`` for each task."""
+
+    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
+        return block.family.distribution(engine, eta, noise, block.exposure).log_prob(block.y)
+
+    found = _per_task(model, tasks, sites, reader)
+    return [value - np.float32(np.log(unit)) for value, unit in zip(found, tasks.y_scale, strict=True)]
+
+
+def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed: int) -> list[np.ndarray]:
+    """Replicated outcomes of every observed cell in the user's units, ``draws × cells`` for each task."""
+
+    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
+        return block.family.distribution(engine, eta, noise, block.exposure).sample(key)
+
+    found = _per_task(model, tasks, sites, reader, seed)
+    return [_in_units(tasks, t, value) for t, value in enumerate(found)]
+
+
+def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Expected Fisher information of one observation about its linear predictor, mean over cells, per draw."""
+
+    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
+        return block.family.weight(jnp, eta, noise, block.exposure)
+
+    found = _per_task(model, tasks, sites, reader)
+    return [value.mean(axis=1) / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
+
+
+def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Linear predictor of every observed cell on the modelled scale, ``draws × cells`` for each task."""
+    return _per_task(model, tasks, sites, lambda engine, block, eta, noise, key: eta)
+
+
+def predict(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Mean outcome and a new outcome at standardised inputs ``x``, both ``draws × rows`` for each task."""
+
+    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
+        mean = block.family.mean(jnp, eta, noise, block.exposure)
+        new = block.family.distribution(engine, eta, noise, block.exposure).sample(key)
+        return jnp.stack([jnp.broadcast_to(mean, new.shape), new.astype(mean.dtype)])
+
+    design = Design.of(tasks)
+    total = len(next(iter(sites.values())))
+    both = [np.empty((2, total, len(x)), dtype=np.float32) for _ in tasks.names]
+    values = inputs_only(x, design, exposure)
+    for part, block, value in read(model, design, values, sites, reader, seed):
+        for j, t in enumerate(block.tasks):
+            both[t][:, part] = value[:, :, j]
+    back = [_in_units(tasks, t, value) for t, value in enumerate(both)]
+    return [value[0] for value in back], [value[1] for value in back]
+
+
+def _in_units(tasks: Tasks, t: int, value: np.ndarray) -> np.ndarray:
+    return value * np.float32(tasks.y_scale[t]) + np.float32(tasks.y_centre[t])
+
+
+def _per_task(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], reader: Reader, seed: int = 0
+) -> list[np.ndarray]:
+    """What the reader gives at each task's observed cells, ``draws × cells``."""
+    design = Design.of(tasks)
+    total = len(next(iter(sites.values())))
+    out = [np.empty((total, len(rows)), dtype=np.float32) for rows in tasks.rows]
+    for part, block, value in read(model, design, arrays(tasks, design), sites, reader, seed):
+        for j, t in enumerate(block.tasks):
+            own = value[:, j] if design.layout == "wide" else value
+            out[t][part] = own[:, tasks.rows[t]]
+    return out

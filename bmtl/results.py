@@ -1,0 +1,275 @@
+"""What a fit gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from arviz_base import from_dict
+
+from bmtl import replay, trees
+from bmtl.arrangement import Arrangement
+from bmtl.data import Design
+from bmtl.diagnostics.convergence import checks, problems
+from bmtl.diagnostics.loo import TaskLOO, psis_loo
+from bmtl.errors import FitError
+from bmtl.model import Model, noise_site
+from bmtl.tasks import Tasks
+
+if TYPE_CHECKING:
+    from bmtl.fitting.draws import Draws
+    from bmtl.fitting.settings import Settings
+
+CHECKED_CELLS = 20
+"""Cells a task, evenly spread, whose linear predictors are checked for convergence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted model.
+
+    Made by `bmtl.fit` or `bmtl.load`.
+
+    Attributes
+    ----------
+    model : Model
+    tasks : Tasks
+    settings : SVI or NUTS or MAP
+    engine, device : str
+    seed : int
+    draws : Draws
+        Posterior draws of the latent sites on the modelled scale.
+    """
+
+    model: Model
+    tasks: Tasks
+    settings: Settings
+    engine: str
+    device: str
+    seed: int
+    draws: Draws
+
+    @property
+    def method(self) -> str:
+        """``svi``, ``nuts`` or ``map``."""
+        return type(self.settings).__name__.lower()
+
+    @property
+    def arrangement(self) -> Arrangement:
+        return self.model.arranged(self.tasks.names)
+
+    @cached_property
+    def data(self) -> xr.DataTree:
+        """Everything as an ArviZ tree.
+
+        Groups: ``posterior`` (``noise`` in the user's units, and the latent sites on the modelled scale),
+        ``log_likelihood``, ``posterior_predictive`` and ``observed_data`` (one variable a task, its cells along
+        ``obs_<task>``), ``constant_data`` (inputs), and ``sample_stats`` or, for SVI and MAP, ``optimisation``.
+        """
+        return trees.build(self)
+
+    @cached_property
+    def noise(self) -> dict[str, np.ndarray]:
+        """Noise of every task that has one, ``chains × draws``, in the user's units."""
+        design = Design.of(self.tasks)
+        out = {}
+        for block, members in design.groups.items():
+            if design.families[members[0]].noise_name is None:
+                continue
+            own = self.draws.sites.get(noise_site(block))
+            for j, t in enumerate(members):
+                if own is None:
+                    known = self.model.noise.value  # type: ignore[attr-defined]
+                    out[self.tasks.names[t]] = np.full(self.draws.shape, known)
+                else:
+                    out[self.tasks.names[t]] = own[..., j] * design.unit[t]
+        return {name: out[name] for name in self.tasks.names if name in out}
+
+    @cached_property
+    def _flat(self) -> dict[str, np.ndarray]:
+        return {name: value.reshape(-1, *value.shape[2:]) for name, value in self.draws.sites.items()}
+
+    @cached_property
+    def log_likelihood(self) -> list[np.ndarray]:
+        """Log-likelihood of each task's observed cells in the user's units, ``chains × draws × cells``."""
+        found = replay.log_likelihood(self.model, self.tasks, self._flat)
+        return [value.reshape(*self.draws.shape, -1) for value in found]
+
+    @cached_property
+    def checks(self) -> pd.DataFrame:
+        """Convergence checks: check, of, value, limit, passed, needed (see `bmtl.diagnostics.checks`)."""
+        quantities: dict[str, np.ndarray] = {}
+        if self.draws.stats:
+            some = self.tasks.keep_cells([_spread(len(rows), CHECKED_CELLS) for rows in self.tasks.rows])
+            eta = replay.linear_predictor(self.model, some, self._flat)
+            quantities |= {f"noise of {name}": value for name, value in self.noise.items() if np.ptp(value) > 0}
+            quantities |= {
+                f"linear predictor of {name}": value.reshape(*self.draws.shape, -1)
+                for name, value in zip(self.tasks.names, eta, strict=True)
+            }
+        return checks(self.draws, quantities)
+
+    @property
+    def problems(self) -> str:
+        """Which needed convergence checks failed, in words; empty if none did."""
+        return problems(self.checks)
+
+    @property
+    def converged(self) -> bool:
+        return not self.problems
+
+    @cached_property
+    def loo(self) -> dict[str, TaskLOO]:
+        """Leave-one-cell-out predictive densities, cell by cell.
+
+        Raises
+        ------
+        FitError
+            For a MAP fit, which has no posterior draws.
+        """
+        if self.method == "map":
+            raise FitError("a MAP fit has no posterior draws to compute LOO from: fit with method='svi' or 'nuts'")
+        return {
+            name: psis_loo(own, self.draws) for name, own in zip(self.tasks.names, self.log_likelihood, strict=True)
+        }
+
+    def elpd(self) -> pd.DataFrame:
+        """Expected log predictive density of a left-out cell, summed over each task's cells.
+
+        Returns
+        -------
+        DataFrame
+            Columns task, elpd, se, p_loo, worst_pareto_k, n, converged; nats, in the user's units.
+
+        Raises
+        ------
+        FitError
+            For a MAP fit.
+        """
+        rows = [
+            (name, own.elpd, own.se, own.p_loo, float(np.max(own.pareto_k)), len(own.pointwise), self.converged)
+            for name, own in self.loo.items()
+        ]
+        return pd.DataFrame(rows, columns=["task", "elpd", "se", "p_loo", "worst_pareto_k", "n", "converged"])
+
+    def weights(self, prob: float = 0.89) -> pd.DataFrame:
+        """Each task's noise and weight.
+
+        The weight is the expected Fisher information of one observation about its linear predictor, mean over the
+        task's cells: 1/σ² for a Gaussian task, p(1−p) for a yes/no, and so on, in the user's units.
+
+        Parameters
+        ----------
+        prob : float
+            Probability inside the central intervals.
+
+        Returns
+        -------
+        DataFrame
+            Columns task, family, noise, noise_low, noise_high, weight, weight_low, weight_high; the noise is NaN for
+            families without one.
+        """
+        tails = [(1 - prob) / 2, (1 + prob) / 2]
+        fisher = replay.fisher_weights(self.model, self.tasks, self._flat)
+        rows = []
+        for name, family, weight in zip(self.tasks.names, self.tasks.families, fisher, strict=True):
+            noise = self.noise.get(name, np.array([np.nan]))
+            rows.append(
+                (name, family.name, noise.mean(), *np.quantile(noise, tails), weight.mean(), *np.quantile(weight, tails))
+            )
+        ends = ("", "_low", "_high")
+        columns = ["task", "family", *(f"noise{end}" for end in ends), *(f"weight{end}" for end in ends)]
+        return pd.DataFrame(rows, columns=columns).astype({name: float for name in columns[2:]})
+
+    def predict(self, X_new: Any, *, exposure: float | np.ndarray = 1.0, seed: int | None = None) -> xr.DataTree:
+        """Predictions at new inputs, on each outcome's own scale.
+
+        Parameters
+        ----------
+        X_new : DataFrame or array, shape (rows, inputs)
+            The inputs the tasks were made with, in the user's units.
+        exposure : float or array, shape (rows,)
+            Exposure of counts.
+        seed : int, optional
+            Of the drawn outcomes. Default: the fit's.
+
+        Returns
+        -------
+        DataTree
+            Groups ``mean`` (posterior draws of the expected outcome) and ``predictions`` (drawn outcomes), each with
+            one variable a task of dimensions ``chain, draw, row``.
+
+        Raises
+        ------
+        TaskError
+            If the inputs are not those of the tasks, or are not finite.
+        """
+        x = self.tasks.standardise(X_new)
+        found = replay.predict(self.model, self.tasks, self._flat, x, exposure, self.seed if seed is None else seed)
+        groups: dict[str, dict[str, np.ndarray]] = {}
+        for group, values in zip(("mean", "predictions"), found, strict=True):
+            groups[group] = {
+                trees.variable(name): value.reshape(*self.draws.shape, -1)
+                for name, value in zip(self.tasks.names, values, strict=True)
+            }
+        dims = {name: ["row"] for name in groups["mean"]}
+        return from_dict(groups, dims=dims, sample_dims=["chain", "draw"])
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to a netCDF file, atomically: either the whole file is there or none.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        from bmtl.storage import save
+
+        save(self, path)
+
+    def summary(self) -> Mapping[str, str]:
+        """What was fitted, how and on what, in words."""
+        chains, draws = self.draws.shape
+        return {
+            "model": type(self.model).__name__,
+            "arrangement": str(self.arrangement),
+            "method": self.method,
+            "engine": f"{self.engine} on {self.device}",
+            "draws": f"{chains} × {draws}",
+            "seed": str(self.seed),
+            "seconds": f"{self.draws.seconds:.1f}",
+            "converged": "yes" if self.converged else f"NO: {self.problems}",
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"{key:>12}  {value}" for key, value in self.summary().items()]
+        table = self.weights().set_index("task")
+        return "\n".join(["bmtl.Fit", *lines, table.to_string(float_format=lambda v: f"{v:.3g}")])
+
+
+def load(path: str | Path) -> Fit:
+    """Read a fit written by `Fit.save`. Nothing executable is read from the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a saved fit, or its model is of a class that is not installed.
+    """
+    from bmtl.storage import load as read
+
+    return read(path)
+
+
+def _spread(n: int, some: int) -> np.ndarray:
+    """Mask of ``some`` of ``n`` cells, evenly spread."""
+    mask = np.zeros(n, dtype=bool)
+    mask[np.unique(np.linspace(0, n - 1, min(n, some)).astype(int))] = True
+    return mask

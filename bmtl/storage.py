@@ -1,0 +1,132 @@
+"""Fits in netCDF files: arrays and JSON, nothing executable."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bmtl import noise, relations, trunks
+from bmtl.arrangement import Arrangement
+from bmtl.fitting.draws import Draws
+from bmtl.fitting.settings import METHODS
+from bmtl.results import Fit
+from bmtl.tasks import Tasks
+from bmtl.trees import attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = 1
+DERIVED = "noise"
+"""The one variable of the posterior group that is not a latent site."""
+
+PARTS = {
+    name: getattr(module, name)
+    for module in (noise, relations, trunks)
+    for name in module.__all__
+    if isinstance(getattr(module, name), type)
+} | {"Arrangement": Arrangement} | {kind.__name__: kind for kind in METHODS.values()}
+"""Classes a saved specification may name, besides the models that installed packages announce as entry points."""
+
+
+def save(fit: Fit, path: str | Path) -> None:
+    """Write a fit; see `Fit.save`."""
+    path = Path(path)
+    meta, arrays = fit.tasks.spec()
+    root = xr.Dataset(attrs=attributes(fit) | {"bmtl_format": FORMAT, "tasks": json.dumps(meta)})
+    tree = xr.DataTree(root, children={"saved_tasks": xr.DataTree(_dataset(arrays))})
+    for name, node in fit.data.children.items():
+        tree[name] = node
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        tree.to_netcdf(temporary, engine="h5netcdf")
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str | Path) -> Fit:
+    """Read a fit; see `bmtl.load`."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            tree.load()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a fit saved by bmtl: {error}") from error
+    if tree.attrs.get("bmtl_format") != FORMAT:
+        raise ValueError(f"{path} is not a fit saved by bmtl (format {FORMAT})")
+    attrs = tree.attrs
+    saved = tree["sample_stats"] if "sample_stats" in tree.children else xr.DataTree()
+    stats = {str(name): value.values for name, value in saved.data_vars.items()}
+    ratio = stats.pop("log_ratio", None)
+    run = tree["optimisation"] if "optimisation" in tree.children else {}
+    draws = Draws(
+        sites={str(name): value.values for name, value in tree["posterior"].data_vars.items() if name != DERIVED},
+        stats=stats,
+        trace=run["loss"].values if run else None,
+        elbo=run["elbo"].values if run else None,
+        log_ratio=None if ratio is None else ratio.ravel(),
+        settled=bool(attrs["settled"]),
+        seconds=float(attrs["seconds"]),
+    )
+    return Fit(
+        model=restore(json.loads(attrs["model"])),
+        tasks=Tasks.from_spec(json.loads(attrs["tasks"]), _arrays(tree["saved_tasks"])),
+        settings=restore(json.loads(attrs["settings"])),
+        engine=str(attrs["engine"]),
+        device=str(attrs["device"]),
+        seed=int(attrs["seed"]),
+        draws=draws,
+    )
+
+
+def restore(saved: Any) -> Any:
+    """The object a `bmtl.model.specification` describes.
+
+    Raises
+    ------
+    ValueError
+        If it names a class that is neither one of bmtl's parts nor an installed model.
+    """
+    if isinstance(saved, list):
+        return tuple(restore(value) for value in saved)
+    if not isinstance(saved, Mapping):
+        return saved
+    name = saved["class"]
+    if name == "Arrangement":
+        return Arrangement.from_json(dict(saved))
+    if name in PARTS:
+        return PARTS[name](**{key: restore(value) for key, value in saved["fields"].items()})
+    for entry in _models():
+        if entry.name == name:
+            return entry.load()(**{key: restore(value) for key, value in saved["fields"].items()})
+    known = sorted({entry.name for entry in _models()})
+    raise ValueError(f"the saved fit needs the model {name!r}, which is not installed; installed: {', '.join(known)}")
+
+
+def _models() -> Iterator[Any]:
+    return iter(entry_points(group="bmtl.models"))
+
+
+def _dataset(arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
+    out = xr.Dataset()
+    for number, (name, value) in enumerate(arrays.items()):
+        array = np.asarray(value)
+        dims = tuple(f"dim_{number}_{axis}" for axis in range(array.ndim))
+        out[f"v{number}"] = xr.DataArray(array, dims=dims, attrs={"name": name})
+    return out
+
+
+def _arrays(node: Any) -> dict[str, np.ndarray]:
+    return {str(value.attrs["name"]): value.values for value in node.data_vars.values()}

@@ -1,0 +1,96 @@
+"""Fits as ArviZ trees."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from arviz_base import from_dict
+
+from bmtl import replay, versions
+from bmtl.data import Design
+from bmtl.model import specification
+from bmtl.trunks import Identity
+
+if TYPE_CHECKING:
+    from bmtl.results import Fit
+
+RESERVED = frozenset({"chain", "draw", "sample", "pred_id", "task", "row", "input", "head", "feature", "cell"})
+"""Names that ArviZ or this tree use for dimensions; a variable must not be called so."""
+
+
+def variable(name: str) -> str:
+    """Name of a task's variable: the task's own, made safe where netCDF or ArviZ would misread it."""
+    safe = name.replace("/", "_per_").strip() or "_"
+    return f"{safe}_" if safe in RESERVED or safe.startswith("obs_") else safe
+
+
+def build(fit: Fit) -> xr.DataTree:
+    """The tree described in `Fit.data`."""
+    tasks, draws = fit.tasks, fit.draws
+    design = Design.of(tasks)
+    labels = [variable(name) for name in tasks.names]
+    coords: dict[str, Any] = {"task": list(tasks.names), "input": list(tasks.inputs)}
+    dims: dict[str, list[str]] = {"intercept": ["task"], "amplitude": ["task"], "head": ["head_of", "feature"]}
+    heads = fit.arrangement.plan(tasks.names).head_of_task
+    coords["head_of"] = [
+        " = ".join(name for name, own in zip(tasks.names, heads, strict=True) if own == h)
+        for h in range(heads.max() + 1)
+    ]
+    if isinstance(getattr(fit.model, "trunk", None), Identity):
+        coords["feature"] = list(tasks.inputs)
+    posterior = dict(draws.sites)
+    for block, members in design.groups.items():
+        if f"noise_{block}" in posterior:
+            dims[f"noise_{block}"] = [f"{block}_task"]
+            coords[f"{block}_task"] = [tasks.names[t] for t in members]
+    if fit.noise:
+        posterior["noise"] = np.stack(list(fit.noise.values()), axis=-1)
+        dims["noise"] = ["noise_task"]
+        coords["noise_task"] = list(fit.noise)
+    for label, rows in zip(labels, tasks.rows, strict=True):
+        dims[label] = [f"obs_{label}"]
+        coords[f"obs_{label}"] = rows
+    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
+    replicated = [
+        value.reshape(*draws.shape, -1) for value in replay.replicate(fit.model, tasks, flat, fit.seed)
+    ]
+    dims["inputs"] = ["row", "input"]
+    coords["row"] = np.arange(tasks.n_rows)
+    groups: dict[str, dict[str, Any]] = {
+        "posterior": posterior,
+        "log_likelihood": dict(zip(labels, fit.log_likelihood, strict=True)),
+        "posterior_predictive": dict(zip(labels, replicated, strict=True)),
+        "observed_data": dict(zip(labels, tasks.y, strict=True)),
+        "constant_data": {"inputs": tasks.X},
+    }
+    if draws.stats:
+        groups["sample_stats"] = dict(draws.stats)
+    tree = from_dict(groups, dims=dims, coords=coords, attrs={"/": attributes(fit)})
+    if draws.elbo is not None and draws.trace is not None:
+        tree["optimisation"] = xr.DataTree(
+            xr.Dataset({"loss": (("restart", "chunk"), draws.trace), "elbo": (("restart",), draws.elbo)})
+        )
+    if draws.log_ratio is not None:
+        tree["sample_stats"] = xr.DataTree(
+            xr.Dataset({"log_ratio": (("chain", "draw"), draws.log_ratio.reshape(draws.shape))})
+        )
+    return tree
+
+
+def attributes(fit: Fit) -> dict[str, Any]:
+    """What produced the fit, as flat attributes."""
+    return {
+        "creation_library": "bmtl",
+        "model": json.dumps(specification(fit.model)),
+        "method": fit.method,
+        "settings": json.dumps(specification(fit.settings)),
+        "engine": fit.engine,
+        "device": fit.device,
+        "seed": fit.seed,
+        "seconds": fit.draws.seconds,
+        "settled": int(fit.draws.settled),
+        "versions": json.dumps(versions.installed()),
+    }

@@ -1,0 +1,9 @@
+"""The probabilistic programs, one file each."""
+
+from __future__ import annotations
+
+from bmtl.models.decoupled import Decoupled
+from bmtl.models.merged import Merged
+from bmtl.models.shared_trunk import SharedTrunk
+
+__all__ = ["Decoupled", "Merged", "SharedTrunk"]

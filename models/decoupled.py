@@ -1,0 +1,46 @@
+"""Every task alone.
+
+Story: `SharedTrunk` with a trunk to each task, so that nothing is shared and the posterior is the product of the
+single-task posteriors:
+
+    θ_t ~ trunk,   w_t ~ Normal(0, I),   η_t(x) = c_t + a_t · φ_t(x)·w_t/√k,   y_t ~ family(η_t(x), σ_t)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bmtl.arrangement import Arrangement
+from bmtl.data import Data
+from bmtl.model import functions, observe
+from bmtl.noise import HalfNormal, Scale
+from bmtl.relations import Independent
+from bmtl.trunks import MLP, Trunk
+
+
+@dataclass(frozen=True)
+class Decoupled:
+    """A trunk, a head and a noise to each task.
+
+    Parameters
+    ----------
+    trunk, noise, amplitude
+        As in `SharedTrunk`.
+    """
+
+    trunk: Trunk = field(default_factory=MLP)
+    noise: Scale = field(default_factory=HalfNormal)
+    amplitude: Scale = field(default_factory=HalfNormal)
+
+    def arranged(self, names: tuple[str, ...]) -> Arrangement:
+        return Arrangement.decoupled(names)
+
+    def program(self, e: Any, data: Data) -> None:
+        plan = self.arranged(data.design.names).plan(data.design.names)
+        phi = self.trunk.sample(e, data.x, plan.n_trunks)
+        w = Independent().sample(e, plan.n_heads, phi.shape[-1])
+        f = functions(e, phi, w, plan.trunk_of_head)
+        observe(e, data, f, plan.head_of_task, np.ones(data.design.n_tasks), self.amplitude, self.noise)

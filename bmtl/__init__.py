@@ -52,17 +52,19 @@ _OBJECTS = {
 _SUBMODULES = frozenset({"diagnostics", "families", "noise", "relations", "trunks"})
 
 
-def __getattr__(name: str) -> Any:
-    if name in _OBJECTS:
-        value = getattr(import_module(_OBJECTS[name]), name)
-    elif name in _SUBMODULES:
-        value = import_module(f"bmtl.{name}")
-    elif name == "models":
-        raise AttributeError("bmtl does not import the models it can fit: write `import bmtl.models` first")
-    else:
-        raise AttributeError(f"module 'bmtl' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _OBJECTS:
+            value = getattr(import_module(_OBJECTS[name]), name)
+        elif name in _SUBMODULES:
+            value = import_module(f"bmtl.{name}")
+        elif name == "models":
+            raise AttributeError("bmtl does not import the models it can fit: write `import bmtl.models` first")
+        else:
+            raise AttributeError(f"module 'bmtl' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

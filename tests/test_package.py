@@ -72,13 +72,24 @@ def test_public_name(name: str) -> None:
     assert getattr(bmtl, name) is getattr(bmtl, name)
 
 
+def test_any_name_may_be_used_first() -> None:
+    run(
+        "import importlib, sys\n"
+        f"for name in {[*bmtl.__all__, 'models']}:\n"
+        "    for module in [m for m in sys.modules if m.split('.')[0] == 'bmtl']:\n"
+        "        del sys.modules[module]\n"
+        "    bmtl = importlib.import_module('bmtl')\n"
+        "    importlib.import_module('bmtl.models') if name == 'models' else getattr(bmtl, name)\n"
+    )
+
+
 def test_dir_is_the_public_names() -> None:
     assert dir(bmtl) == sorted(bmtl.__all__)
 
 
 def test_names_for_type_checkers_are_the_lazy_ones() -> None:
     tree = ast.parse((ROOT / "bmtl" / "__init__.py").read_text("utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     expected = {f"{module}.{name}" for name, module in bmtl._OBJECTS.items()}
     expected |= {f"bmtl.{name}" for name in bmtl._SUBMODULES}
     assert imports(block) == expected

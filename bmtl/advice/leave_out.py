@@ -83,8 +83,8 @@ def _predictive(sites: Sites, mean: Array, variance: Array, own: Array, u: float
 
 
 def sharing_gain(
-    a: Sites, b: Sites, phi_a: Array, phi_b: Array, stats: PairStats, rho: Array, held: Integrated,
-    free: Integrated | None, log_bayes: Array,
+    a: Sites, b: Sites, phi_a: Array, phi_b: Array, stats: PairStats, rho: Array, fit: Integrated,
+    log_bayes: Array,
 ) -> tuple[float, float, float, float]:
     """Gain of each task from the other, in nats over its cells, with standard errors.
 
@@ -96,8 +96,8 @@ def sharing_gain(
     ----------
     rho : (m,) array
         Nodes.
-    held, free : Integrated
-        Modes at every node, without and with a noise correlation.
+    fit : Integrated
+        Modes at every node.
     log_bayes : (m,) array
         Log Bayes factors of the nodes.
 
@@ -106,7 +106,6 @@ def sharing_gain(
     gain_a, se_a, gain_b, se_b : float
     """
     zero = int(np.flatnonzero(rho == 0)[0])
-    fit = held if free is None or held.log_evidence.max() >= free.log_evidence.max() else free
     related = np.flatnonzero(rho)
     log_weight = log_bayes[related] - logsumexp(log_bayes[related])
     related, log_weight = related[log_weight > -5.0], log_weight[log_weight > -5.0]

@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 #: Prior probability that the noises of two tasks on the same rows are uncorrelated.
 P_UNCORRELATED = 0.5
 N_NEWTON = 7
+N_CHUNK = 12
+#: Directions with less information than this, relative to their prior, do not matter to any Bayes factor.
+MIN_INFORMATION = 0.1
 LOG_TAU_LIMITS = (-12.0, 14.0)
 
 
@@ -67,6 +70,17 @@ class PairStats:
     n_both: int
     free: tuple[bool, bool]
     prior: Array
+
+
+def informative(a: Sites, b: Sites, phi_a: Array, phi_b: Array, log_tau: Array) -> tuple[Array, Array]:
+    """Features of one kernel, (n_a, q) and (n_b, q), rotated to the directions that the data say anything about."""
+    gram = sum(
+        np.exp(t) * (phi * sites.weight[:, None]).T @ phi
+        for t, sites, phi in zip(log_tau, (a, b), (phi_a, phi_b), strict=True)
+    )
+    values, vectors = np.linalg.eigh(gram)
+    keep = vectors[:, values > min(MIN_INFORMATION, 0.5 * values[-1])]
+    return phi_a @ keep, phi_b @ keep
 
 
 def pair_stats(a: Sites, b: Sites, phi_a: Array, phi_b: Array) -> PairStats:
@@ -141,11 +155,14 @@ def noise_forms(s: PairStats, log_tau: Array, rho: Array, r: Array) -> tuple[Arr
 
     Weights of sites enter the determinant as a constant and are left out.
     """
-    L = np.linalg.cholesky(_assemble(s, log_tau, rho, r))
-    diagonal = np.diagonal(L, axis1=1, axis2=2)[:, :-2]
-    corner = L[:, -2:, -2:]
-    logdet = 2 * np.log(diagonal).sum(axis=1) + s.n_both * np.log1p(-(r**2))
-    return logdet, corner @ corner.transpose(0, 2, 1)
+    logdet, corner = np.empty(len(rho)), np.empty((len(rho), 2, 2))
+    # In pieces that stay in cache.
+    for first in range(0, len(rho), N_CHUNK):
+        piece = slice(first, first + N_CHUNK)
+        L = np.linalg.cholesky(_assemble(s, log_tau[piece], rho[piece], r[piece]))
+        logdet[piece] = 2 * np.log(np.diagonal(L, axis1=1, axis2=2)[:, :-2]).sum(axis=1)
+        corner[piece] = L[:, -2:, -2:]
+    return logdet + s.n_both * np.log1p(-(r**2)), corner @ corner.transpose(0, 2, 1)
 
 
 def _noise_mode(s: PairStats, T: Array) -> Array:

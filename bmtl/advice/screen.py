@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import PchipInterpolator
 from scipy.special import logsumexp
 
 from bmtl.advice.features import Dictionary, Theta, spread_rows
 from bmtl.advice.leave_out import sharing_gain
-from bmtl.advice.pair import P_UNCORRELATED, Integrated, integrate, pair_stats
+from bmtl.advice.pair import P_UNCORRELATED, Integrated, PairStats, informative, integrate, pair_stats
 from bmtl.advice.sites import Single, Sites, initial_sites, null_evidence, refined_sites, single_evidence
 
 Array = NDArray[np.float64]
@@ -44,6 +44,8 @@ P_REPRESENTATION = 0.3
 N_SEARCH = 1500
 #: Kernels kept from each search, and kernels of a pair at which Bayes factors are computed.
 N_KEPT, N_PAIR = 40, 3
+#: Kernels this many nats behind the leading one are left out of Bayes factors.
+MAX_GAP = 3.0
 RHO_LIMITS = (0.3, 0.95)
 RHO = np.array([-1.0, -0.95, -0.85, -0.7, -0.5, -0.3, 0.0, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0])
 #: Log Bayes factors are divided by this: the dictionary is finite and modes stand for integrals, so the raw ones
@@ -193,15 +195,38 @@ def climb(dictionary: Dictionary, score: Callable[[Theta], float], starts: Itera
     return max(best, key=score)
 
 
-def _with_noise(free: Integrated | None, held: Integrated, n_both: int) -> tuple[Array, Array]:
-    """Log evidence averaged over a noise correlation that may be absent, and its posterior mean, (m,) each."""
-    if free is None:
-        return held.log_evidence, np.zeros(len(held.r))
-    parts = np.stack(
-        [np.log(P_UNCORRELATED) + held.log_evidence, np.log1p(-P_UNCORRELATED) + free.log_evidence]
-    )
+@dataclass(frozen=True)
+class _Noise:
+    """Evidence over values of ρ, averaged over a noise correlation that may be absent: ``log_evidence``, the posterior
+    mean ``r`` of that correlation, and the fit ``best`` of the better of the two."""
+
+    log_evidence: Array
+    r: Array
+    held: Integrated
+    best: Integrated
+
+
+def _over_noise(stats: PairStats, rho: Array, start: Array) -> _Noise:
+    """Integrate with the noise correlation held at 0 and, on shared rows, with it free."""
+    held = integrate(stats, rho, start, None)
+    if stats.n_both < 3:
+        return _Noise(held.log_evidence, np.zeros(len(rho)), held, held)
+    zero = int(np.flatnonzero(rho == 0)[0])
+    free = integrate(stats, rho[[zero]], start, 0.0)
+    # Where the data see no correlation of the noises, hopeless values of ρ need no second look.
+    gain = float(free.log_evidence[0] - held.log_evidence[zero])
+    hopeful = np.full(len(rho), gain > 2.0) | (held.log_evidence > held.log_evidence.max() - 12.0)
+    values, r = held.log_evidence + gain, np.full(len(rho), free.r[0])
+    best = held
+    if len(rho) > 1 and hopeful.any():
+        found = integrate(stats, rho[hopeful], start, 0.0)
+        values[hopeful], r[hopeful] = found.log_evidence, found.r
+        free = found
+    parts = np.stack([np.log(P_UNCORRELATED) + held.log_evidence, np.log1p(-P_UNCORRELATED) + values])
     total = logsumexp(parts, axis=0)
-    return total, np.exp(parts[1] - total) * free.r
+    if gain > 2.0:
+        best = free
+    return _Noise(total, np.exp(parts[1] - total) * r, held, best)
 
 
 def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Array) -> PairEvidence:
@@ -229,31 +254,26 @@ def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Ar
     log_shared = shared - own_a - own_b
 
     # Bayes factors of ρ and r at the leading shared kernels.
-    stats, tables, fits = [], [], []
-    for theta in ranked[:N_PAIR]:
-        s = pair_stats(a.cells, b.cells, dictionary.features(theta, a.cells.rows),
-                       dictionary.features(theta, b.cells.rows))
-        start = np.array([a.single(theta).mode, b.single(theta).mode])
-        held = integrate(s, RHO, start, None)
-        free = integrate(s, RHO, start, 0.0) if s.n_both > 2 else None
-        base = held.log_evidence[RHO == 0][0]
-        total, r_mean = _with_noise(free, held, s.n_both)
-        stats.append(s)
-        fits.append((held, free, r_mean))
-        tables.append(total - base)
-    kernel_weight = np.exp(shared[:N_PAIR] - logsumexp(shared[:N_PAIR]))
-    table = logsumexp(np.array(tables), axis=0, b=kernel_weight[:, None])
+    fits, tables = [], []
+    leading = [k for k in range(min(N_PAIR, len(ranked))) if shared[k] > shared[0] - MAX_GAP]
+    for theta in (ranked[k] for k in leading):
+        start = np.array([a.single(theta).log_tau, b.single(theta).log_tau])
+        phi_a, phi_b = informative(
+            a.cells, b.cells, dictionary.features(theta, a.cells.rows), dictionary.features(theta, b.cells.rows), start
+        )
+        stats = pair_stats(a.cells, b.cells, phi_a, phi_b)
+        fit = _over_noise(stats, RHO, start)
+        fits.append((fit, stats, phi_a, phi_b))
+        tables.append(fit.log_evidence - fit.held.log_evidence[RHO == 0][0])
+    table = logsumexp(np.array(tables) + (shared[leading] - logsumexp(shared[leading]))[:, None], axis=0)
+    fit, stats, phi_a, phi_b = fits[0]
 
     # The noise correlation of unrelated functions, each under its own kernel.
     best_a, best_b = (max(ranked, key=lambda theta, t=t: (t.score(theta), theta)) for t in (a, b))
-    s = pair_stats(a.cells, b.cells, dictionary.features(best_a, a.cells.rows),
-                   dictionary.features(best_b, b.cells.rows))
-    start = np.array([a.single(best_a).mode, b.single(best_b).mode])
-    zero = np.zeros(1)
-    own_held = integrate(s, zero, start, None)
-    own_free = integrate(s, zero, start, 0.0) if s.n_both > 2 else None
-    own_total, own_r = _with_noise(own_free, own_held, s.n_both)
-    noise_gain = float(own_total[0] - own_held.log_evidence[0])
+    own = pair_stats(a.cells, b.cells, dictionary.features(best_a, a.cells.rows),
+                     dictionary.features(best_b, b.cells.rows))
+    own_fit = _over_noise(own, np.zeros(1), np.array([a.single(best_a).log_tau, b.single(best_b).log_tau]))
+    noise_gain = float(own_fit.log_evidence[0] - own_fit.held.log_evidence[0])
 
     size = np.array([sum(level > 0 for level in theta) for theta in ranked])
     sizes = np.arange(1, d + 1)
@@ -293,14 +313,11 @@ def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Ar
     rho_weight = np.exp(density - logsumexp(density))
     mean = p[0] * (sign_weight[1] - sign_weight[0]) + p_correlated * float(rho_weight @ grid)
     square = p[0] + p_correlated * float(rho_weight @ grid**2)
-    r_shared = float(np.exp(table - table.max()) @ fits[0][2] / np.exp(table - table.max()).sum())
-    residual = (1 - p[2]) * r_shared + p[2] * float(own_r[0]) if s.n_both else float("nan")
-    ratio, ratio_sd, sign = _ratio(stats[0].free, fits[0][0], log_merge_signs)
+    r_shared = float(np.exp(table - logsumexp(table)) @ fit.r)
+    residual = (1 - p[2]) * r_shared + p[2] * float(own_fit.r[0]) if stats.n_both else float("nan")
+    ratio, ratio_sd, sign = _ratio(fit.held, log_merge_signs)
     scale, kind = _name(tasks, i, j, ratio, ratio_sd, sign)
-    gain_a, se_a, gain_b, se_b = sharing_gain(
-        a.cells, b.cells, dictionary.features(ranked[0], a.cells.rows), dictionary.features(ranked[0], b.cells.rows),
-        stats[0], RHO, fits[0][0], fits[0][1], table,
-    )
+    gain_a, se_a, gain_b, se_b = sharing_gain(a.cells, b.cells, phi_a, phi_b, stats, RHO, fit.best, table)
     return PairEvidence(
         i, j, float(p[0]), float(p[1]), float(p[2]), p_correlated, float(p[1]) - p_correlated, float(mean),
         float(np.sqrt(max(square - mean**2, 0.0))), residual, scale, kind, gain_a, se_a, gain_b, se_b,
@@ -311,12 +328,12 @@ def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Ar
 def _correlated(table: Array) -> tuple[Array, Array]:
     """Log Bayes factors over a fine grid of the correlations of *weight*, (m,) each, interpolated from the nodes."""
     fine = np.linspace(*RHO_LIMITS, 66)
-    spline = CubicSpline(RHO, table)
     grid = np.concatenate([-fine[::-1], fine])
-    return grid, spline(grid)
+    # Without ±1, where the evidence can fall without bound; monotone between nodes, so that nothing rings.
+    return grid, PchipInterpolator(RHO[1:-1], table[1:-1])(grid)
 
 
-def _ratio(free: tuple[bool, bool], held: Integrated, log_signs: Array) -> tuple[float, float, float]:
+def _ratio(held: Integrated, log_signs: Array) -> tuple[float, float, float]:
     """Log ratio of the amplitudes of b and a, its standard deviation, and the sign, if the two are one function."""
     k = 0 if log_signs[0] > log_signs[1] else len(RHO) - 1
     return float(held.log_ratio[k]), float(held.log_ratio_sd[k]), float(RHO[k])

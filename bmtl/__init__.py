@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bmtl import diagnostics, families, noise, relations, trunks
     from bmtl.advice import Advice, advise
     from bmtl.arrangement import Arrangement
-    from bmtl.fitting import fit
+    from bmtl.fitting.fit import fit
     from bmtl.results import Fit, load
     from bmtl.tasks import Tasks
 
@@ -46,7 +46,7 @@ _OBJECTS = {
     "Fit": "bmtl.results",
     "Tasks": "bmtl.tasks",
     "advise": "bmtl.advice",
-    "fit": "bmtl.fitting",
+    "fit": "bmtl.fitting.fit",
     "load": "bmtl.results",
 }
 _SUBMODULES = frozenset({"diagnostics", "families", "noise", "relations", "trunks"})

@@ -96,6 +96,11 @@ def noise_site(block: str) -> str:
     return "noise_" + block.removeprefix("y_")
 
 
+def in_trunk(site: str) -> bool:
+    """Whether a latent site belongs to a trunk: their names begin with ``trunk_``."""
+    return site.startswith("trunk_")
+
+
 def specification(model: Any) -> dict[str, Any]:
     """A model (or any of its parts) as JSON: class name and fields, nested."""
     if isinstance(model, Arrangement):
@@ -108,4 +113,4 @@ def specification(model: Any) -> dict[str, Any]:
     return model
 
 
-__all__ = ["Model", "functions", "noise_site", "observe", "specification"]
+__all__ = ["Model", "functions", "in_trunk", "noise_site", "observe", "specification"]

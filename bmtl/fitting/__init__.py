@@ -1,8 +1,7 @@
-"""Fitting: `fit`, and the settings of its methods."""
+"""Fitting: the settings of each method. The function itself is `bmtl.fit`."""
 
 from __future__ import annotations
 
-from bmtl.fitting._fit import fit
 from bmtl.fitting.settings import MAP, NUTS, SVI
 
-__all__ = ["MAP", "NUTS", "SVI", "fit"]
+__all__ = ["MAP", "NUTS", "SVI"]

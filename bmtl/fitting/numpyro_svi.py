@@ -10,29 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
+import numpyro.distributions as dist
 import optax
-from numpyro.handlers import seed as seeded
-from numpyro.infer import Trace_ELBO
-from numpyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoMultivariateNormal
-from numpyro.infer.initialization import init_to_sample
-from numpyro.infer.util import log_density
 
 from bmtl.data import Data, Design, take_rows
 from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
+from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
-from bmtl.fitting.settings import MAP, SVI
+from bmtl.fitting.settings import MAP, RANK, SVI, is_point
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
 from bmtl.model import Model
-
-GUIDES: dict[str, Any] = {
-    "point": AutoDelta,
-    "mean_field": partial(AutoDiagonalNormal, init_scale=INIT_SCALE),
-    "low_rank": partial(AutoLowRankMultivariateNormal, init_scale=INIT_SCALE),
-    "full_rank": partial(AutoMultivariateNormal, init_scale=INIT_SCALE),
-}
 
 
 def run(
@@ -71,17 +60,16 @@ def run(
     mask = {name: jnp.asarray(np.stack([own[name] for own in stacked])) for name in stacked[0]}
     runs = (len(stacked), settings.restarts)
 
-    family = _Family(model, design, settings)
+    svi = NumPyroSVI(model, design, settings, fixed | {name: value[0] for name, value in mask.items()})
     key = jax.random.PRNGKey(seed)
-    params = family.start(key, fixed | {name: value[0] for name, value in mask.items()}, runs)
-    state = jax.vmap(jax.vmap(family.adam.init))(params)
+    params = svi.start(key, runs)
+    state = jax.vmap(jax.vmap(svi.adam.init))(params)
     cells = float(sum(np.sum(own) for own in mask.values())) / runs[0]
     settling = Settling(runs[0] * runs[1], cells)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
         for number in range(-(-settings.max_steps // CHUNK)):
             rate = settings.learning_rate * settling.factor
-            chunk_key = jax.random.fold_in(key, number)
-            params, state, losses = family.chunk(params, state, fixed, mask, chunk_key, rate)
+            params, state, losses = svi.chunk(params, state, fixed, mask, jax.random.fold_in(key, number), rate)
             losses = np.asarray(losses).reshape(-1, CHUNK)
             if not np.all(np.isfinite(losses[:, -1])):
                 raise FitError(f"the ELBO of {type(model).__name__} is not finite after {(number + 1) * CHUNK} steps")
@@ -89,20 +77,20 @@ def run(
             tick(CHUNK, loss=float(np.mean(losses)))
             if settling.settled:
                 break
-    trace = np.stack(settling.trace, axis=1).reshape(*runs, -1)
+    losses = np.stack(settling.trace, axis=1).reshape(*runs, -1)
 
     out = []
     for fold in range(runs[0]):
         arrays = fixed | {name: value[fold] for name, value in mask.items()}
         own_key = jax.random.fold_in(jax.random.PRNGKey(seed), fold)
-        candidates = [jax.tree.map(lambda value, at=(fold, r): value[at], params) for r in range(runs[1])]
-        evaluation = EVALUATION_DRAWS if isinstance(settings, SVI) else 1
-        elbo = np.array([np.mean(family.draw(own, arrays, own_key, evaluation)[1]) for own in candidates])
-        sites, ratio = family.draw(candidates[int(np.argmax(elbo))], arrays, own_key, settings.draws)
+        own = jax.tree.map(lambda value, fold=fold: value[fold], params)
+        elbo = np.asarray(svi.elbos(own, arrays, own_key))
+        best = jax.tree.map(lambda value, best=int(np.argmax(elbo)): value[best], own)
+        sites, ratio = svi.draw(best, arrays, own_key)
         out.append(
             Draws(
                 sites={name: np.asarray(value)[None] for name, value in sites.items()},
-                trace=trace[fold],
+                trace=losses[fold],
                 elbo=elbo,
                 log_ratio=np.asarray(ratio, dtype=float) if isinstance(settings, SVI) else None,
                 settled=settling.settled,
@@ -112,40 +100,68 @@ def run(
     return out
 
 
-class _Family:
-    """The compiled pieces of a variational family for one model and design."""
+class NumPyroSVI:
+    """The compiled pieces of a variational fit of one model and design.
 
-    def __init__(self, model: Model, design: Design, settings: SVI | MAP) -> None:
-        self.settings = settings
-        self.n_rows = design.n_rows
-        self.batch = min(settings.batch_size, design.n_rows)
-        self.adam = optax.scale_by_adam()
+    The guide is a Gaussian over the flat unconstrained latent vector; coordinates estimated by a point come first and
+    have no spread.
+    """
+
+    def __init__(self, model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any]) -> None:
         engine = NumPyroEngine()
 
         def program(arrays: Mapping[str, Any], scale: Any = 1.0) -> None:
             model.program(engine, Data(design, arrays, scale))
 
-        self.program = program
+        self.settings = settings
+        self.n_rows = design.n_rows
+        self.batch = min(settings.batch_size, design.n_rows)
+        self.adam = optax.scale_by_adam()
+        self.latent = Latent(program, arrays, partial(is_point, settings))
         self.chunk = jax.jit(self._chunk)
-        self.draw = jax.jit(self._draw, static_argnums=3)
+        self.draw = jax.jit(partial(self._draw, draws=settings.draws))
+        self.elbos = jax.jit(self._elbos)
 
-    def start(self, key: Any, arrays: Mapping[str, Any], runs: tuple[int, int]) -> Any:
-        """Unconstrained guide parameters, ``folds × restarts``; every restart starts at its own draw from the prior."""
-        starts = []
-        for own in jax.random.split(key, runs[1]):
-            self.guide = GUIDES[self.settings.guide](self.program, init_loc_fn=init_to_sample)
-            svi = numpyro.infer.SVI(self.program, self.guide, numpyro.optim.Adam(1.0), Trace_ELBO())
-            starts.append(svi.optim.get_params(svi.init(own, arrays).optim_state))
-            self.constrain = svi.constrain_fn
-        stacked = jax.tree.map(lambda *values: jnp.stack(values), *starts)
-        return jax.tree.map(lambda value: jnp.repeat(value[None], runs[0], axis=0), stacked)
+    def start(self, key: Any, runs: tuple[int, int]) -> dict[str, Any]:
+        """Guide parameters, ``folds × restarts × …``; every restart starts at its own draw from the prior."""
+        own = jax.jit(jax.vmap(self._initial))(jax.random.split(key, runs[1]))
+        return jax.tree.map(lambda value: jnp.repeat(value[None], runs[0], axis=0), own)
 
-    def _loss(self, params: Any, key: Any, arrays: Any) -> Any:
-        scale = self.n_rows / self.batch
-        return Trace_ELBO().loss(key, self.constrain(params), self.program, self.guide, arrays, scale)
+    def _initial(self, key: Any) -> dict[str, Any]:
+        z = self.latent.start(key)
+        free = self.latent.size - self.latent.n_point
+        params = {"point": z[: self.latent.n_point], "loc": z[self.latent.n_point :]}
+        if isinstance(self.settings, MAP):
+            return params
+        if self.settings.guide == "full_rank":
+            return params | {"tril": INIT_SCALE * jnp.eye(free)}
+        params |= {"log_scale": jnp.full(free, np.log(INIT_SCALE))}
+        if self.settings.guide == "low_rank":
+            rank = min(free, RANK)
+            params |= {"factor": 0.1 * INIT_SCALE * jax.random.normal(jax.random.fold_in(key, 1), (free, rank))}
+        return params
+
+    def posterior(self, params: Mapping[str, Any]) -> Any:
+        """The guide's distribution over the coordinates that have one."""
+        if "tril" in params:
+            tril = params["tril"]
+            diagonal = jnp.abs(jnp.diag(tril)) + 1e-6
+            return dist.MultivariateNormal(params["loc"], scale_tril=jnp.tril(tril, -1) + jnp.diag(diagonal))
+        if "factor" in params:
+            return dist.LowRankMultivariateNormal(params["loc"], params["factor"], jnp.exp(2 * params["log_scale"]))
+        if "log_scale" in params:
+            return dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
+        return dist.Delta(params["loc"], event_dim=1)
+
+    def negative_elbo(self, params: Mapping[str, Any], key: Any, arrays: Mapping[str, Any], scale: Any = 1.0) -> Any:
+        """One-draw estimate of −ELBO, with the guide's entropy in closed form."""
+        q = self.posterior(params)
+        entropy = 0.0 if isinstance(self.settings, MAP) else q.entropy()
+        z = jnp.concatenate([params["point"], q.sample(key)])
+        return -self.latent.log_density(z, arrays, scale) - entropy
 
     def _chunk(self, params: Any, state: Any, fixed: Any, mask: Any, key: Any, rate: Any) -> Any:
-        folds, restarts = jax.tree.leaves(params)[0].shape[:2]
+        folds, restarts = params["loc"].shape[:2]
         # All runs see the same rows in the same order: their objectives then differ by what they are, not by luck.
         batch_keys = jax.random.split(jax.random.fold_in(key, 0), CHUNK)
         run_keys = jax.random.split(jax.random.fold_in(key, 1), (folds, restarts))
@@ -156,7 +172,8 @@ class _Family:
             arrays = fixed | own
             if self.batch < self.n_rows:
                 arrays = take_rows(arrays, jax.random.randint(batch_key, (self.batch,), 0, self.n_rows))
-            loss, gradient = jax.value_and_grad(self._loss)(params, key, arrays)
+            scale = self.n_rows / self.batch
+            loss, gradient = jax.value_and_grad(self.negative_elbo)(params, key, arrays, scale)
             update, state = self.adam.update(gradient, state)
             return (jax.tree.map(lambda p, u: p - rate * u, params, update), state), loss
 
@@ -167,18 +184,23 @@ class _Family:
         (params, state), losses = jax.vmap(over_restarts)(params, state, mask, run_keys)
         return params, state, losses
 
-    def _draw(self, params: Any, arrays: Any, key: Any, draws: int) -> Any:
-        """Guide draws, and log p − log q of each."""
-        params = self.constrain(params)
+    def _draw(self, params: Any, arrays: Any, key: Any, draws: int) -> tuple[dict[str, Any], Any]:
+        """Guide draws of the sites, and log p − log q of each."""
+        q = self.posterior(params)
 
         def one(key: Any) -> Any:
-            log_q, trace = log_density(seeded(self.guide, key), (arrays,), {}, params)
-            sites = {
-                name: site["value"]
-                for name, site in trace.items()
-                if site["type"] == "sample" and not site["infer"].get("is_auxiliary")
-            }
-            log_p, _ = log_density(self.program, (arrays,), {}, sites)
-            return sites, log_p - log_q
+            free = q.sample(key)
+            z = jnp.concatenate([params["point"], free])
+            return self.latent.constrain(z), self.latent.log_density(z, arrays) - q.log_prob(free)
 
         return jax.lax.map(one, jax.random.split(key, draws))
+
+    def _elbos(self, params: Any, arrays: Any, key: Any) -> Any:
+        """Final ELBO of every restart, with common random numbers."""
+        particles = 1 if isinstance(self.settings, MAP) else EVALUATION_DRAWS
+        keys = jax.random.split(key, particles)
+
+        def one(own: Any) -> Any:
+            return -jnp.mean(jax.lax.map(lambda key: self.negative_elbo(own, key, arrays), keys))
+
+        return jax.lax.map(one, params)

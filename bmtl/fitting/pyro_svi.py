@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
-from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoMultivariateNormal
+from pyro.infer.autoguide import (
+    AutoDelta,
+    AutoDiagonalNormal,
+    AutoGuideList,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+)
 from pyro.infer.autoguide.initialization import init_to_sample
 
 from bmtl.data import Data, Design, take_rows
@@ -20,7 +27,13 @@ from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, SVI
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
-from bmtl.model import Model
+from bmtl.model import Model, in_trunk
+
+GUIDES: dict[str, Any] = {
+    "mean_field": AutoDiagonalNormal,
+    "low_rank": AutoLowRankMultivariateNormal,
+    "full_rank": AutoMultivariateNormal,
+}
 
 
 def run(
@@ -96,7 +109,7 @@ def _one(
     def program(arrays: Mapping[str, Any], scale: float = 1.0) -> None:
         model.program(engine, Data(design, arrays, scale))
 
-    guide = _guide(settings, program)
+    guide = _guide(settings, program, arrays)
     guide(arrays)
     parameters = list(guide.parameters())
     adam = torch.optim.Adam(parameters, lr=settings.learning_rate)
@@ -133,15 +146,20 @@ def _one(
     }
 
 
-def _guide(settings: SVI | MAP, program: Any) -> Any:
-    if settings.guide == "point":
-        return AutoDelta(program, init_loc_fn=init_to_sample)
-    kinds = {
-        "mean_field": AutoDiagonalNormal,
-        "low_rank": AutoLowRankMultivariateNormal,
-        "full_rank": AutoMultivariateNormal,
-    }
-    return kinds[settings.guide](program, init_loc_fn=init_to_sample, init_scale=INIT_SCALE)
+def _guide(settings: SVI | MAP, program: Any, arrays: Mapping[str, Any]) -> Any:
+    point = partial(AutoDelta, init_loc_fn=init_to_sample)
+    if isinstance(settings, MAP):
+        return point(program)
+    spread = partial(GUIDES[settings.guide], init_loc_fn=init_to_sample, init_scale=INIT_SCALE)
+    sites = pyro.poutine.trace(program).get_trace(arrays).nodes
+    latent = {name for name, site in sites.items() if _latent(site)}
+    trunk = {name for name in latent if in_trunk(name)}
+    if settings.trunk == "guide" or not trunk:
+        return spread(program)
+    guide = AutoGuideList(program)
+    guide.append(point(pyro.poutine.block(program, hide=sorted(latent - trunk))))
+    guide.append(spread(pyro.poutine.block(program, hide=sorted(trunk))))
+    return guide
 
 
 @torch.no_grad()

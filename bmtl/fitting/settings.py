@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from bmtl.model import in_trunk
+
 GUIDES = ("mean_field", "low_rank", "full_rank")
+RANK = 16
+"""Rank of the low-rank guide's covariance factor."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,11 @@ class SVI:
     guide : {"mean_field", "low_rank", "full_rank"}
         Gaussian approximation on the unconstrained scale. Mean-field intervals are too narrow where parameters are
         correlated.
+    trunk : {"point", "guide"}
+        Whether the trunk's parameters are estimated by their posterior mode, with heads, amplitudes, intercepts and
+        noises under the guide (a "neural linear" model: Ober & Rasmussen, 2019), or are under the guide too. A
+        mean-field guide over the weights of a network costs more than most data can pay: it underfits, and the
+        noise it reports is too large.
     restarts : int
         Runs from different starting points; the one with the highest ELBO is kept, all are reported.
     max_steps : int
@@ -30,6 +39,7 @@ class SVI:
     """
 
     guide: str = "mean_field"
+    trunk: str = "point"
     restarts: int = 3
     max_steps: int = 20_000
     batch_size: int = 1024
@@ -39,6 +49,8 @@ class SVI:
     def __post_init__(self) -> None:
         if self.guide not in GUIDES:
             raise ValueError(f"unknown guide {self.guide!r}; known: {', '.join(GUIDES)}")
+        if self.trunk not in ("point", "guide"):
+            raise ValueError(f"trunk must be 'point' or 'guide', got {self.trunk!r}")
         _at_least_one(self, "restarts", "max_steps", "batch_size", "draws")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
@@ -72,7 +84,7 @@ class NUTS:
 
 @dataclass(frozen=True)
 class MAP:
-    """The posterior mode: one draw, no uncertainty.
+    """The posterior mode on the unconstrained scale: one draw, no uncertainty.
 
     Parameters
     ----------
@@ -86,7 +98,6 @@ class MAP:
     learning_rate: float = 0.01
 
     draws = 1
-    guide = "point"
 
     def __post_init__(self) -> None:
         _at_least_one(self, "restarts", "max_steps", "batch_size")
@@ -119,6 +130,11 @@ def resolve(method: str | Settings, options: dict[str, Any]) -> tuple[str, Setti
     if unknown:
         raise TypeError(f"method {method!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     return method, METHODS[method](**options)
+
+
+def is_point(settings: SVI | MAP, site: str) -> bool:
+    """Whether a latent site is estimated by a point, without spread, under these settings."""
+    return isinstance(settings, SVI) and settings.trunk == "point" and in_trunk(site)
 
 
 def _at_least_one(settings: Any, *names: str) -> None:

@@ -239,63 +239,84 @@ def integrate(s: PairStats, rho: Array, log_tau: Array, r: float | None) -> Inte
     m, dim = len(rho), 2 if r is None else 3
     start = [log_tau.mean(), 0.5 * (log_tau[1] - log_tau[0])] + ([] if r is None else [np.arctanh(r)])
     centre = np.tile(np.array(start), (m, 1))
-    directions = np.eye(dim)
-    pairs = [(i, j) for i in range(dim) for j in range(i + 1, dim)]
-    stencil = np.vstack(
-        [np.zeros((1, dim)), directions, -directions] + [directions[[i]] + directions[[j]] for i, j in pairs]
-    )
-    step = np.full((m, dim), 0.3)
-    step[:, 1:] = 0.15
-    best = np.full(m, -np.inf)
-    best_at = centre.copy()
-
-    def objective(x: Array) -> Array:
-        taus = np.stack([x[:, 0] - x[:, 1], x[:, 0] + x[:, 1]], axis=1).clip(*LOG_TAU_LIMITS)
-        corr = np.tanh(x[:, 2]) if dim == 3 else np.zeros(len(x))
-        corr = np.clip(corr, -0.999, 0.999)
-        value = log_evidence(s, taus, np.repeat(rho, len(stencil)), corr)
-        value -= 0.5 * np.sum(((taus - s.prior[:, 0]) / s.prior[:, 1]) ** 2, axis=1)
-        if dim == 3:
-            value += np.log(np.maximum(1 - corr**2, 1e-12) / 2)
-        return value
-
+    axes, stencil = _stencil(dim)
+    step = np.tile(np.array([0.3, 0.15, 0.15])[:dim], (m, 1))
+    best, best_at = np.full(m, -np.inf), centre.copy()
+    value, curvature, sd = np.empty(m), np.empty((m, dim)), np.empty((m, dim))
+    # Values of ρ drop out as they converge.
+    active = np.arange(m)
     for _ in range(N_NEWTON):
-        x = centre[:, None, :] + stencil * step[:, None, :]
-        f = objective(x.reshape(-1, dim)).reshape(m, len(stencil))
+        x = centre[active, None, :] + stencil * step[active, None, :]
+        f = _objective(s, x, rho[active])
         top = f.argmax(axis=1)
-        value = f[np.arange(m), top]
-        better = value > best
-        best[better], best_at[better] = value[better], x[np.arange(m), top][better]
-        plus, minus = f[:, 1 : dim + 1], f[:, dim + 1 : 2 * dim + 1]
-        gradient = (plus - minus) / (2 * step)
-        H = np.zeros((m, dim, dim))
-        for i in range(dim):
-            H[:, i, i] = -(plus[:, i] - 2 * f[:, 0] + minus[:, i]) / step[:, i] ** 2
-        for column, (i, j) in enumerate(pairs, start=2 * dim + 1):
-            mixed = (f[:, column] - plus[:, i] - plus[:, j] + f[:, 0]) / (step[:, i] * step[:, j])
-            H[:, i, j] = H[:, j, i] = -mixed
+        highest = f[np.arange(len(active)), top]
+        better = highest > best[active]
+        best[active[better]] = highest[better]
+        best_at[active[better]] = x[np.arange(len(active)), top][better]
+        gradient, H = _derivatives(f, step[active], axes)
         values, vectors = np.linalg.eigh(H)
         # The prior alone has curvature of about this much; where the surface is flat or convex, step as if it had.
         values = np.maximum(values, 0.2)
         inverse = (vectors / values[:, None, :]) @ vectors.transpose(0, 2, 1)
         move = np.einsum("mij,mj->mi", inverse, gradient)
-        expected = f[:, 0] + 0.5 * np.einsum("mi,mi->m", gradient, move)
+        spread = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
         # A bad step (the value fell well below the best seen) goes back to the best point and looks closer.
-        lost = f[:, 0] < best - 2.0
-        centre = np.where(lost[:, None], best_at, centre + np.clip(move, -1.5, 1.5))
-        sd = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
-        step = np.where(lost[:, None], step * 0.5, np.clip(0.5 * sd, 2e-4, 0.4))
-        settled = np.abs(move).max() < 1e-3
-        if settled:
+        lost = f[:, 0] < best[active] - 2.0
+        gain = np.minimum(0.5 * np.einsum("mi,mi->m", gradient, move), 1.0)
+        value[active] = np.where(lost, best[active], f[:, 0] + gain)
+        curvature[active], sd[active] = values, spread
+        centre[active] = np.where(lost[:, None], best_at[active], centre[active] + np.clip(move, -1.5, 1.5))
+        step[active] = np.where(lost[:, None], 0.5 * step[active], np.clip(0.5 * spread, 2e-4, 0.4))
+        active = active[lost | (np.abs(move) > 0.05 * spread).any(axis=1)]
+        if len(active) == 0:
             break
-    result = np.where(lost, best, np.maximum(f[:, 0], np.minimum(expected, f[:, 0] + 1.0)))
-    result = result + 0.5 * dim * np.log(2 * np.pi) - 0.5 * np.log(values).sum(axis=1)
-    taus = np.stack([centre[:, 0] - centre[:, 1], centre[:, 0] + centre[:, 1]], axis=1).clip(*LOG_TAU_LIMITS)
-    corr = np.tanh(centre[:, 2]) if dim == 3 else np.zeros(m)
-    corr = np.clip(corr, -0.999, 0.999)
+    value = value + 0.5 * dim * np.log(2 * np.pi) - 0.5 * np.log(curvature).sum(axis=1)
+    taus, corr = _parameters(centre)
     # The noises' own uncertainty is nearly the same for every amplitude, so it is not added to that of the ratio.
     u = _noise_mode(s, noise_forms(s, taus, rho, corr)[1])
-    return Integrated(result, taus, corr, centre[:, 1] - np.log(u[:, 1] / u[:, 0]), sd[:, 1])
+    return Integrated(value, taus, corr, centre[:, 1] - np.log(u[:, 1] / u[:, 0]), sd[:, 1])
+
+
+def _parameters(x: Array) -> tuple[Array, Array]:
+    """Log τ (m, 2) and r (m,) of points (m, 2 or 3)."""
+    taus = np.stack([x[:, 0] - x[:, 1], x[:, 0] + x[:, 1]], axis=1).clip(*LOG_TAU_LIMITS)
+    return taus, np.tanh(x[:, 2]).clip(-0.999, 0.999) if x.shape[1] == 3 else np.zeros(len(x))
+
+
+def _objective(s: PairStats, x: Array, rho: Array) -> Array:
+    """Log joint density of the data and the parameters at points (m, k, dim), one ρ for each of m, (m, k)."""
+    m, k, dim = x.shape
+    taus, corr = _parameters(x.reshape(-1, dim))
+    value = log_evidence(s, taus, np.repeat(rho, k), corr)
+    value -= 0.5 * np.sum(((taus - s.prior[:, 0]) / s.prior[:, 1]) ** 2, axis=1)
+    if dim == 3:
+        # Uniform on (−1, 1), in terms of its inverse hyperbolic tangent.
+        value += np.log((1 - corr**2) / 2)
+    return value.reshape(m, k)
+
+
+def _stencil(dim: int) -> tuple[list[tuple[int, int]], Array]:
+    """Central differences: the centre, ± each axis, and four corners for each pair of axes.
+
+    Nothing in it prefers a sign, so that results do not depend on the order of the tasks or their orientation.
+    """
+    e = np.eye(dim)
+    axes = [(i, j) for i in range(dim) for j in range(i + 1, dim)]
+    corners = [sign * e[i] + other * e[j] for i, j in axes for sign in (1, -1) for other in (1, -1)]
+    return axes, np.vstack([np.zeros((1, dim)), e, -e, *corners])
+
+
+def _derivatives(f: Array, step: Array, axes: list[tuple[int, int]]) -> tuple[Array, Array]:
+    """Gradient (m, dim) and negative Hessian (m, dim, dim) from values on the stencil."""
+    dim = step.shape[1]
+    plus, minus = f[:, 1 : dim + 1], f[:, dim + 1 : 2 * dim + 1]
+    H = np.zeros((len(f), dim, dim))
+    H[:, np.arange(dim), np.arange(dim)] = (2 * f[:, [0]] - plus - minus) / step**2
+    for k, (i, j) in enumerate(axes):
+        corner = f[:, 2 * dim + 1 + 4 * k : 2 * dim + 5 + 4 * k]
+        mixed = (corner[:, 0] - corner[:, 1] - corner[:, 2] + corner[:, 3]) / (4 * step[:, i] * step[:, j])
+        H[:, i, j] = H[:, j, i] = -mixed
+    return (plus - minus) / (2 * step), H
 
 
 def weight_posterior(s: PairStats, log_tau: Array, rho: float, r: float) -> tuple[Array, Array, Array]:

@@ -9,31 +9,18 @@ from typing import Any
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import torch
-from pyro.infer import Trace_ELBO
-from pyro.infer.autoguide import (
-    AutoDelta,
-    AutoDiagonalNormal,
-    AutoGuideList,
-    AutoLowRankMultivariateNormal,
-    AutoMultivariateNormal,
-)
-from pyro.infer.autoguide.initialization import init_to_sample
 
 from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
 from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
-from bmtl.fitting.settings import MAP, SVI
+from bmtl.fitting.pyro_latent import Latent
+from bmtl.fitting.settings import MAP, RANK, SVI, is_point
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
-from bmtl.model import Model, in_trunk
-
-GUIDES: dict[str, Any] = {
-    "mean_field": AutoDiagonalNormal,
-    "low_rank": AutoLowRankMultivariateNormal,
-    "full_rank": AutoMultivariateNormal,
-}
+from bmtl.model import Model
 
 
 def run(
@@ -48,128 +35,137 @@ def run(
 ) -> list[Draws]:
     """Fit by SVI or MAP; arguments, results and errors as in `bmtl.fitting.numpyro_svi.run`, plus a torch device.
 
-    The global random state of torch, and Pyro's parameter store, are as they were afterwards.
+    Runs follow one another. The global random state of torch is as it was afterwards.
     """
     progress = progress or Progress(False)
     engine = PyroEngine(device)
-    tensors = {name: _tensor(value, engine) for name, value in values.items()}
+    tensors = {name: torch.as_tensor(value, device=engine.device) for name, value in values.items()}
     out = []
     cuda = [engine.device] if engine.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), pyro.get_param_store().scope(), pyro.validation_enabled(False):
+    with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
         for fold, own in enumerate(masks or [{}]):
-            arrays = tensors | {name: _tensor(value, engine) for name, value in own.items()}
-            out.append(_best_of_restarts(model, design, arrays, settings, seed + 1000 * fold, engine, progress))
+            start = time.perf_counter()
+            arrays = tensors | {name: torch.as_tensor(value, device=engine.device) for name, value in own.items()}
+            runs = []
+            for restart in range(settings.restarts):
+                torch.manual_seed(1_000_003 * seed + 1_009 * fold + restart)
+                runs.append(PyroSVI(model, design, settings, arrays, engine))
+                runs[-1].train(progress)
+            out.append(_best(runs, time.perf_counter() - start))
     return out
 
 
-def _tensor(value: np.ndarray, engine: PyroEngine) -> Any:
-    return torch.as_tensor(value, device=engine.device)
+class PyroSVI:
+    """One variational fit of one model, from one starting point.
+
+    The guide is a Gaussian over the flat unconstrained latent vector; coordinates estimated by a point come first and
+    have no spread.
+    """
+
+    def __init__(
+        self, model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any], engine: PyroEngine
+    ) -> None:
+        def program(arrays: Mapping[str, Any], scale: float = 1.0) -> None:
+            model.program(engine, Data(design, arrays, scale))
+
+        self.name = type(model).__name__
+        self.settings = settings
+        self.arrays = arrays
+        self.n_rows = design.n_rows
+        self.device = engine.device
+        self.latent = Latent(program, arrays, partial(is_point, settings))
+        cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
+        self.settling = Settling(1, cells)
+        self.params = {name: value.requires_grad_() for name, value in self._initial().items()}
+
+    def _initial(self) -> dict[str, torch.Tensor]:
+        z = self.latent.start().detach()
+        params = {"point": z[: self.latent.n_point].clone(), "loc": z[self.latent.n_point :].clone()}
+        loc = params["loc"]
+        if isinstance(self.settings, MAP):
+            return params
+        if self.settings.guide == "full_rank":
+            return params | {"tril": INIT_SCALE * torch.eye(len(loc), device=self.device)}
+        params["log_scale"] = torch.full_like(loc, float(np.log(INIT_SCALE)))
+        if self.settings.guide == "low_rank":
+            rank = min(len(loc), RANK)
+            params["factor"] = 0.1 * INIT_SCALE * torch.randn(len(loc), rank, device=self.device)
+        return params
+
+    def posterior(self) -> Any:
+        """The guide's distribution over the coordinates that have one."""
+        params = self.params
+        if "tril" in params:
+            diagonal = torch.diag(params["tril"]).abs() + 1e-6
+            tril = torch.tril(params["tril"], -1) + torch.diag(diagonal)
+            return dist.MultivariateNormal(params["loc"], scale_tril=tril)
+        if "factor" in params:
+            return dist.LowRankMultivariateNormal(params["loc"], params["factor"], torch.exp(2 * params["log_scale"]))
+        if "log_scale" in params:
+            return dist.Normal(params["loc"], torch.exp(params["log_scale"])).to_event(1)
+        return dist.Delta(params["loc"], event_dim=1)
+
+    def negative_elbo(self, arrays: Mapping[str, Any], scale: float = 1.0) -> torch.Tensor:
+        """One-draw estimate of −ELBO, with the guide's entropy in closed form."""
+        q = self.posterior()
+        z = torch.cat([self.params["point"], q.rsample()])
+        loss = -self.latent.log_density(z, arrays, scale)
+        return loss if isinstance(self.settings, MAP) else loss - q.entropy()
+
+    def train(self, progress: Progress) -> None:
+        """Optimise until the ELBO has settled or the steps are spent."""
+        settings = self.settings
+        batch = min(settings.batch_size, self.n_rows)
+        adam = torch.optim.Adam(list(self.params.values()), lr=settings.learning_rate)
+        losses = torch.zeros(CHUNK, device=self.device)
+        with progress.bar(type(settings).__name__, settings.max_steps) as tick:
+            for number in range(-(-settings.max_steps // CHUNK)):
+                adam.param_groups[0]["lr"] = settings.learning_rate * self.settling.factor
+                for step in range(CHUNK):
+                    rows = self.arrays
+                    if batch < self.n_rows:
+                        rows = take_rows(rows, torch.randint(self.n_rows, (batch,), device=self.device))
+                    adam.zero_grad()
+                    loss = self.negative_elbo(rows, self.n_rows / batch)
+                    loss.backward()
+                    adam.step()
+                    losses[step] = loss.detach()
+                if not torch.isfinite(losses[-1]):
+                    raise FitError(f"the ELBO of {self.name} is not finite after {(number + 1) * CHUNK} steps")
+                self.settling.look(losses.cpu().numpy()[None])
+                tick(CHUNK, loss=float(losses.mean()))
+                if self.settling.settled:
+                    break
+        with torch.no_grad():
+            particles = 1 if isinstance(settings, MAP) else EVALUATION_DRAWS
+            self.elbo = float(np.mean([-float(self.negative_elbo(self.arrays)) for _ in range(particles)]))
+
+    @torch.no_grad()
+    def draw(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Guide draws of the sites, and log p − log q of each."""
+        q = self.posterior()
+        free = [q.sample() for _ in range(self.settings.draws)]
+        latents = [torch.cat([self.params["point"], own]) for own in free]
+        sites = [self.latent.constrain(z) for z in latents]
+        ratio = [
+            float(self.latent.log_density(z, self.arrays) - q.log_prob(own))
+            for z, own in zip(latents, free, strict=True)
+        ]
+        return {name: torch.stack([own[name] for own in sites]).cpu().numpy() for name in sites[0]}, np.array(ratio)
 
 
-def _best_of_restarts(
-    model: Model,
-    design: Design,
-    arrays: Mapping[str, Any],
-    settings: SVI | MAP,
-    seed: int,
-    engine: PyroEngine,
-    progress: Progress,
-) -> Draws:
-    start = time.perf_counter()
-    runs = [_one(model, design, arrays, settings, seed + r, engine, progress) for r in range(settings.restarts)]
-    elbo = np.array([own["elbo"] for own in runs])
+def _best(runs: list[PyroSVI], seconds: float) -> Draws:
+    elbo = np.array([own.elbo for own in runs])
     best = runs[int(np.argmax(elbo))]
-    longest = max(len(own["trace"]) for own in runs)
-    trace = np.full((len(runs), longest), np.nan)
+    trace = np.full((len(runs), max(len(own.settling.trace) for own in runs)), np.nan)
     for own, row in zip(runs, trace, strict=True):
-        row[: len(own["trace"])] = own["trace"]
+        row[: len(own.settling.trace)] = np.concatenate(own.settling.trace)
+    sites, ratio = best.draw()
     return Draws(
-        sites={name: value[None] for name, value in best["sites"].items()},
+        sites={name: value[None] for name, value in sites.items()},
         trace=trace,
         elbo=elbo,
-        log_ratio=best["log_ratio"] if isinstance(settings, SVI) else None,
-        settled=best["settled"],
-        seconds=time.perf_counter() - start,
+        log_ratio=ratio if isinstance(best.settings, SVI) else None,
+        settled=best.settling.settled,
+        seconds=seconds,
     )
-
-
-def _one(
-    model: Model,
-    design: Design,
-    arrays: Mapping[str, Any],
-    settings: SVI | MAP,
-    seed: int,
-    engine: PyroEngine,
-    progress: Progress,
-) -> dict[str, Any]:
-    pyro.clear_param_store()
-    pyro.set_rng_seed(seed)
-    batch = min(settings.batch_size, design.n_rows)
-
-    def program(arrays: Mapping[str, Any], scale: float = 1.0) -> None:
-        model.program(engine, Data(design, arrays, scale))
-
-    guide = _guide(settings, program, arrays)
-    guide(arrays)
-    parameters = list(guide.parameters())
-    adam = torch.optim.Adam(parameters, lr=settings.learning_rate)
-    elbo = Trace_ELBO()
-    cells = float(sum(value.sum() for name, value in arrays.items() if name.startswith("mask/")))
-    settling = Settling(1, cells)
-    with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-        for number in range(-(-settings.max_steps // CHUNK)):
-            adam.param_groups[0]["lr"] = settings.learning_rate * settling.factor
-            losses = torch.zeros(CHUNK)
-            for step in range(CHUNK):
-                rows = arrays
-                if batch < design.n_rows:
-                    rows = take_rows(arrays, torch.randint(design.n_rows, (batch,), device=engine.device))
-                adam.zero_grad()
-                loss = elbo.differentiable_loss(program, guide, rows, design.n_rows / batch)
-                loss.backward()
-                adam.step()
-                losses[step] = loss.detach()
-            if not torch.isfinite(losses[-1]):
-                raise FitError(f"the ELBO of {type(model).__name__} is not finite after {(number + 1) * CHUNK} steps")
-            settling.look(losses.numpy()[None])
-            tick(CHUNK, loss=float(losses.mean()))
-            if settling.settled:
-                break
-    drawn = [_draw(program, guide, arrays) for _ in range(max(settings.draws, 1))]
-    ratio = np.array([log_ratio for _, log_ratio in drawn])
-    return {
-        "sites": {name: np.stack([sites[name] for sites, _ in drawn]) for name in drawn[0][0]},
-        "log_ratio": ratio,
-        "elbo": float(np.mean(ratio[:EVALUATION_DRAWS])),
-        "trace": np.concatenate(settling.trace),
-        "settled": settling.settled,
-    }
-
-
-def _guide(settings: SVI | MAP, program: Any, arrays: Mapping[str, Any]) -> Any:
-    point = partial(AutoDelta, init_loc_fn=init_to_sample)
-    if isinstance(settings, MAP):
-        return point(program)
-    spread = partial(GUIDES[settings.guide], init_loc_fn=init_to_sample, init_scale=INIT_SCALE)
-    sites = pyro.poutine.trace(program).get_trace(arrays).nodes
-    latent = {name for name, site in sites.items() if _latent(site)}
-    trunk = {name for name in latent if in_trunk(name)}
-    if settings.trunk == "guide" or not trunk:
-        return spread(program)
-    guide = AutoGuideList(program)
-    guide.append(point(pyro.poutine.block(program, hide=sorted(latent - trunk))))
-    guide.append(spread(pyro.poutine.block(program, hide=sorted(trunk))))
-    return guide
-
-
-@torch.no_grad()
-def _draw(program: Any, guide: Any, arrays: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], float]:
-    """One guide draw, and its log p − log q."""
-    trace = pyro.poutine.trace(guide).get_trace(arrays)
-    joint = pyro.poutine.trace(pyro.poutine.replay(program, trace=trace)).get_trace(arrays)
-    sites = {name: site["value"].cpu().numpy() for name, site in joint.nodes.items() if _latent(site)}
-    return sites, float(joint.log_prob_sum() - trace.log_prob_sum())
-
-
-def _latent(site: Mapping[str, Any]) -> bool:
-    return site["type"] == "sample" and not site["is_observed"]

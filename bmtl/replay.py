@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
-from bmtl.data import Block, Data, Design, arrays, inputs_only
+from bmtl.data import Block, Data, Design, arrays, inputs_only, take_rows
 from bmtl.engine.replay import Replay
 from bmtl.model import Model
 from bmtl.tasks import Tasks
@@ -62,14 +63,35 @@ def read(
             yield part, block, np.asarray(value)
 
 
-def log_likelihood(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Log-likelihood of every observed cell in the user's units, ``draws × cells`` for each task."""
+def log_likelihood(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Log-likelihood of every observed cell (at some rows) in the user's units, ``draws × cells`` for each task."""
 
     def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
         return block.family.distribution(engine, eta, noise, block.exposure).log_prob(block.y)
 
-    found = _per_task(model, tasks, sites, reader)
+    found = _per_task(model, tasks, sites, reader, rows=rows)
     return [value - np.float32(np.log(unit)) for value, unit in zip(found, tasks.y_scale, strict=True)]
+
+
+def log_predictive(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray
+) -> list[np.ndarray]:
+    """Log predictive density of each task's observed cells at these rows, averaged over the draws.
+
+    Parameters
+    ----------
+    rows : ndarray of int
+        Ascending.
+
+    Returns
+    -------
+    list of ndarray, one a task, shape (cells at these rows,)
+        Nats, in the user's units.
+    """
+    found = log_likelihood(model, tasks, sites, rows)
+    return [logsumexp(own, axis=0) - np.log(len(own)) for own in found]
 
 
 def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed: int) -> list[np.ndarray]:
@@ -123,14 +145,24 @@ def _in_units(tasks: Tasks, t: int, value: np.ndarray) -> np.ndarray:
 
 
 def _per_task(
-    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], reader: Reader, seed: int = 0
+    model: Model,
+    tasks: Tasks,
+    sites: Mapping[str, np.ndarray],
+    reader: Reader,
+    seed: int = 0,
+    rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """What the reader gives at each task's observed cells, ``draws × cells``."""
+    """What the reader gives at each task's observed cells (at some rows), ``draws × cells``."""
     design = Design.of(tasks)
     total = len(next(iter(sites.values())))
-    out = [np.empty((total, len(rows)), dtype=np.float32) for rows in tasks.rows]
-    for part, block, value in read(model, design, arrays(tasks, design), sites, reader, seed):
+    values = arrays(tasks, design)
+    at = list(tasks.rows)
+    if rows is not None:
+        values = take_rows(values, rows)
+        at = [np.searchsorted(rows, own[np.isin(own, rows)]) for own in at]
+    out = [np.empty((total, len(own)), dtype=np.float32) for own in at]
+    for part, block, value in read(model, design, values, sites, reader, seed):
         for j, t in enumerate(block.tasks):
             own = value[:, j] if design.layout == "wide" else value
-            out[t][part] = own[:, tasks.rows[t]]
+            out[t][part] = own[:, at[t]]
     return out

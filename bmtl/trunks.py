@@ -22,9 +22,12 @@ class Trunk(Protocol):
     ----------
     linear : bool
         Whether features are linear in the inputs.
+    learned : bool
+        Whether it has parameters.
     """
 
     linear: ClassVar[bool]
+    learned: ClassVar[bool]
 
     def sample(self, e: Any, x: Any, copies: int) -> Any:
         """Draw ``copies`` independent trunks and apply them.
@@ -46,6 +49,7 @@ class Identity:
     """The standardised inputs themselves: heads are then the coefficients of linear models."""
 
     linear: ClassVar[bool] = True
+    learned: ClassVar[bool] = False
 
     def sample(self, e: Any, x: Any, copies: int) -> Any:
         return x[None]
@@ -64,6 +68,7 @@ class Linear:
     features: int
 
     linear: ClassVar[bool] = True
+    learned: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.features < 1:
@@ -91,6 +96,7 @@ class MLP:
     activation: str = "tanh"
 
     linear: ClassVar[bool] = False
+    learned: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -129,6 +135,7 @@ class Fourier:
     seed: int = 0
 
     linear: ClassVar[bool] = False
+    learned: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.features < 2 or self.features % 2:

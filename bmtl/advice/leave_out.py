@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from bmtl.advice.pair import Integrated, PairStats, weight_posterior
+from bmtl.advice.pair import Integrated, PairStats, designs, posterior
 from bmtl.advice.sites import Sites
 from bmtl.families import StudentT
 
@@ -22,7 +22,8 @@ N_HERMITE = 21
 
 
 def leave_one_out(
-    a: Sites, b: Sites, phi_a: Array, phi_b: Array, stats: PairStats, log_tau: Array, rho: float, r: float
+    a: Sites, b: Sites, phi_a: Array, phi_b: Array, stats: PairStats, log_tau: Array, rho: float, r: float,
+    carried: Array | None = None,
 ) -> tuple[Array, Array]:
     """Log predictive density of every cell of both tasks given all the others, (n_a,) and (n_b,).
 
@@ -36,29 +37,26 @@ def leave_one_out(
     log_tau : (2,) array
     rho, r : float
         Correlations of functions and of noises.
+    carried : (n_b, q) array, optional
+        As in `designs`.
     """
-    mean, root, u = weight_posterior(stats, log_tau, rho, r)
-    p = phi_a.shape[1] + 1
+    fitted = posterior(stats, log_tau, rho, r)
+    u = fitted.u
     _, in_a, in_b = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
     k, c = 1 / (1 - r**2), -r / (1 - r**2)
-    # Square-root precisions of the noises. All that follows is in units of the noise, as the weights are.
+    # Square-root precisions of the noises. All that follows is in units of the noise.
     half = [u[t] * np.sqrt(sites.weight) for t, sites in enumerate((a, b))]
-    design = [
-        np.hstack([np.ones((len(phi), 1)), phi]) * np.sqrt(sites.weight)[:, None]
-        for phi, sites in zip((phi_a, phi_b), (a, b), strict=True)
-    ]
-    residual = [
-        sites.z * h - X @ m for sites, h, X, m in zip((a, b), half, design, (mean[:p], mean[p:]), strict=True)
-    ]
+    X_a, X_b = designs(phi_a, phi_b, carried)
+    wide_a = np.hstack([X_a * fitted.scale_a, np.zeros_like(X_a)])
+    design = [wide_a * np.sqrt(a.weight)[:, None], X_b * fitted.scale_b * np.sqrt(b.weight)[:, None]]
+    residual = [sites.z * h - X @ fitted.mean for sites, h, X in zip((a, b), half, design, strict=True)]
     found = []
     for t, (own, other) in enumerate(((in_a, in_b), (in_b, in_a))):
         diagonal = np.ones(len(half[t]))
         diagonal[own] = k
-        both = np.zeros((len(half[t]), 2 * p))
-        mine, theirs = slice(t * p, (t + 1) * p), slice((1 - t) * p, (2 - t) * p)
-        both[:, mine] = design[t] * diagonal[:, None]
-        both[own, theirs] = c * design[1 - t][other]
-        precision = diagonal - np.sum((both @ root) ** 2, axis=1)
+        both = design[t] * diagonal[:, None]
+        both[own] += c * design[1 - t][other]
+        precision = diagonal - np.sum((both @ fitted.root) ** 2, axis=1)
         weighted = diagonal * residual[t]
         weighted[own] += c * residual[1 - t][other]
         sites = (a, b)[t]
@@ -84,7 +82,7 @@ def _predictive(sites: Sites, mean: Array, variance: Array, own: Array, u: float
 
 def sharing_gain(
     a: Sites, b: Sites, phi_a: Array, phi_b: Array, stats: PairStats, rho: Array, fit: Integrated,
-    log_bayes: Array,
+    log_bayes: Array, carried: Array | None = None,
 ) -> tuple[float, float, float, float]:
     """Gain of each task from the other, in nats over its cells, with standard errors.
 
@@ -100,6 +98,8 @@ def sharing_gain(
         Modes at every node.
     log_bayes : (m,) array
         Log Bayes factors of the nodes.
+    carried : (n_b, q) array, optional
+        As in `designs`.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def sharing_gain(
     related, log_weight = related[log_weight > -5.0], log_weight[log_weight > -5.0]
 
     def at(m: int) -> tuple[Array, Array]:
-        return leave_one_out(a, b, phi_a, phi_b, stats, fit.log_tau[m], float(rho[m]), float(fit.r[m]))
+        return leave_one_out(a, b, phi_a, phi_b, stats, fit.log_tau[m], float(rho[m]), float(fit.r[m]), carried)
 
     alone = at(zero)
     together = [at(int(m)) for m in related]

@@ -1,10 +1,11 @@
 """Evidence of two tasks together, from sufficient statistics, and closed-form leave-one-cell-out.
 
-Both tasks are linear in features, z_a = α_a + φ_a'w_a + noise, with
+Both tasks are linear in features, z_a = α_a + φ'w_a + noise, with
     (w_a, w_b) ~ N(0, B ⊗ I),   B = [[a², ρab], [ρab, b²]],
 and the noises of two cells on one row have correlation r once divided by their standard deviations. ρ = ±1 is one
-function with a free scale, ρ = 0 two unrelated functions of the same kernel. Rows enter through Gram matrices only,
-so that nothing below depends on their number.
+function with a free scale, ρ = 0 two unrelated functions of the same kernel. Equivalently f_b / b = ρ f_a / a +
+√(1 − ρ²) g, where the remainder g may also have a kernel of its own. Rows enter through Gram matrices only, so that
+nothing below depends on their number.
 
 Noise standard deviations σ and intercepts are integrated out; the two signal-to-noise ratios τ = a² / σ² and r are
 integrated by Laplace's method around their mode, found afresh for every ρ, so that Bayes factors between values of ρ
@@ -35,15 +36,20 @@ LOG_TAU_LIMITS = (-12.0, 14.0)
 class PairStats:
     """Sufficient statistics of two tasks under given features (p of them with the intercept, first).
 
+    Task a has the design X_a (n_a, p); task b has X_b (n_b, 2p), the features that carry what it shares with task a
+    and those of its remainder, which are the same when one kernel serves both.
+
     Attributes
     ----------
-    A_only, A_both, B_only, B_both : (p, p) arrays
-        X'WX over the rows that only this task, or both tasks, were observed on.
-    C_both : (p, p) array
+    A_only, A_both : (p, p) arrays
+        X_a'W_a X_a over the rows that only this task, or both tasks, were observed on.
+    B_only, B_both : (2p, 2p) arrays
+        The same of task b.
+    C_both : (p, 2p) array
         X_a' √W_a √W_b X_b over the rows of both.
-    h_only, h_both : (2, p) arrays
+    h_a_only, h_a_both, h_b_only, h_b_both : (p,) and (2p,) arrays
         X'Wz of each task.
-    h_cross : (2, p) array
+    h_a_cross, h_b_cross : (p,) and (2p,) arrays
         X_a' √W_a √W_b z_b and X_b' √W_b √W_a z_a.
     zz_only, zz_both : (2,) arrays
         z'Wz; ``zz_cross`` is z_a' √W_a √W_b z_b.
@@ -60,9 +66,12 @@ class PairStats:
     B_only: Array
     B_both: Array
     C_both: Array
-    h_only: Array
-    h_both: Array
-    h_cross: Array
+    h_a_only: Array
+    h_a_both: Array
+    h_b_only: Array
+    h_b_both: Array
+    h_a_cross: Array
+    h_b_cross: Array
     zz_only: Array
     zz_both: Array
     zz_cross: float
@@ -83,13 +92,27 @@ def informative(a: Sites, b: Sites, phi_a: Array, phi_b: Array, log_tau: Array) 
     return phi_a @ keep, phi_b @ keep
 
 
-def pair_stats(a: Sites, b: Sites, phi_a: Array, phi_b: Array) -> PairStats:
-    """Sufficient statistics of two tasks with features (n_a, q) and (n_b, q) on their own cells.
+def designs(phi_a: Array, phi_b: Array, carried: Array | None = None) -> tuple[Array, Array]:
+    """Designs (n_a, p) and (n_b, 2p) with intercepts first.
 
-    The features may be those of different kernels; the narrower are padded with zeros.
+    Parameters
+    ----------
+    phi_a, phi_b : (n_a, q), (n_b, q') arrays
+        Features of each task, on its own cells; the narrower are padded with zeros.
+    carried : (n_b, q) array, optional
+        Task a's features on task b's cells; ``phi_b`` if one kernel serves both.
     """
     q = max(phi_a.shape[1], phi_b.shape[1])
-    X = [np.hstack([np.ones((len(f), 1)), f, np.zeros((len(f), q - f.shape[1]))]) for f in (phi_a, phi_b)]
+    X = [
+        np.hstack([np.ones((len(f), 1)), f, np.zeros((len(f), q - f.shape[1]))])
+        for f in (phi_a, phi_b if carried is None else carried, phi_b)
+    ]
+    return X[0], np.hstack(X[1:])
+
+
+def pair_stats(a: Sites, b: Sites, phi_a: Array, phi_b: Array, carried: Array | None = None) -> PairStats:
+    """Sufficient statistics of two tasks; the features are those of `designs`."""
+    X = designs(phi_a, phi_b, carried)
     _, in_a, in_b = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
     gram, h, zz = [], [], []
     for design, sites, both in zip(X, (a, b), (in_a, in_b), strict=True):
@@ -104,48 +127,47 @@ def pair_stats(a: Sites, b: Sites, phi_a: Array, phi_b: Array) -> PairStats:
     za, zb = a.z[in_a] * root_a, b.z[in_b] * root_b
     return PairStats(
         A_only=gram[0], A_both=gram[1], B_only=gram[2], B_both=gram[3], C_both=Xa.T @ Xb,
-        h_only=np.array([h[0], h[2]]), h_both=np.array([h[1], h[3]]), h_cross=np.array([Xa.T @ zb, Xb.T @ za]),
+        h_a_only=h[0], h_a_both=h[1], h_b_only=h[2], h_b_both=h[3], h_a_cross=Xa.T @ zb, h_b_cross=Xb.T @ za,
         zz_only=np.array([zz[0], zz[2]]), zz_both=np.array([zz[1], zz[3]]), zz_cross=float(za @ zb),
         n=np.array([len(a.rows), len(b.rows)], dtype=float), n_both=len(in_a), free=(a.free, b.free),
         prior=np.array([a.log_tau_prior, b.log_tau_prior]),
     )
 
 
-def _assemble(s: PairStats, log_tau: Array, rho: Array, r: Array) -> Array:
-    """The whitened precision of the weights, bordered by the two right-hand sides, (m, 2p + 2, 2p + 2).
+def _roots(p: int, log_tau: Array, rho: Array) -> tuple[Array, Array]:
+    """Prior standard deviations of X_a's (m, p) and X_b's (m, 2p) coefficients on e ~ N(0, I), in units of the noise.
 
-    Coordinates are w_a = D_a e₁ and w_b = D_b (R e₁ + √(I − R²) e₂) with e ~ N(0, I), R = diag(0, ρ, …, ρ); the
-    borders multiply 1 / σ_a and 1 / σ_b.
+    Task a is X_a D_a e₁ and task b is X_b (D_b R e₁, D_b √(I − R²) e₂) with R = diag(0, ρ, …, ρ), so that intercepts
+    have nothing in common.
     """
+    D = np.repeat(np.exp(0.5 * log_tau)[:, :, None], p, axis=2)
+    D[:, :, 0] = INTERCEPT_SD
+    R = np.repeat(rho[:, None], p, axis=1)
+    R[:, 0] = 0.0
+    return D[:, 0], np.hstack([D[:, 1] * R, D[:, 1] * np.sqrt(np.maximum(1 - R**2, 0.0))])
+
+
+def _assemble(s: PairStats, log_tau: Array, rho: Array, r: Array) -> Array:
+    """The precision of e, bordered by the right-hand sides that multiply 1 / σ_a and 1 / σ_b, (m, 2p + 2, 2p + 2)."""
     m, p = len(rho), len(s.A_only)
     k, c = 1 / (1 - r**2), -r / (1 - r**2)
-    D = np.broadcast_to(np.exp(0.5 * log_tau)[:, :, None], (m, 2, p)).copy()
-    D[:, :, 0] = INTERCEPT_SD
-    R = np.broadcast_to(rho[:, None], (m, p)).copy()
-    R[:, 0] = 0.0
-    Q = np.sqrt(np.maximum(1 - R**2, 0.0))
-    Da, Db = D[:, 0], D[:, 1]
-    outer = k[:, None, None]
-    A = (s.A_only + outer * s.A_both) * Da[:, :, None] * Da[:, None, :]
-    B = (s.B_only + outer * s.B_both) * Db[:, :, None] * Db[:, None, :]
-    C = (c[:, None, None] * s.C_both) * Da[:, :, None] * Db[:, None, :]
-    CR = C * R[:, None, :]
-    RB = R[:, :, None] * B
+    Sa, Sb = _roots(p, log_tau, rho)
     block = np.empty((m, 2 * p + 2, 2 * p + 2))
-    block[:, :p, :p] = A + CR + CR.transpose(0, 2, 1) + RB * R[:, None, :]
-    block[:, :p, p:-2] = (C + RB) * Q[:, None, :]
-    block[:, p:-2, :p] = block[:, :p, p:-2].transpose(0, 2, 1)
-    block[:, p:-2, p:-2] = B * Q[:, :, None] * Q[:, None, :]
-    block[:, np.arange(2 * p), np.arange(2 * p)] += 1.0
-    h = s.h_only + k[:, None, None] * s.h_both
-    cross = c[:, None, None] * s.h_cross
-    on_a = np.stack([h[:, 0], cross[:, 0]], axis=1) * Da[:, None]
-    on_b = np.stack([cross[:, 1], h[:, 1]], axis=1) * Db[:, None]
-    block[:, -2:, :p] = on_a + on_b * R[:, None]
-    block[:, -2:, p:-2] = on_b * Q[:, None]
+    inner = block[:, :-2, :-2]
+    np.multiply(Sb[:, :, None], Sb[:, None, :], out=inner)
+    inner *= s.B_only + k[:, None, None] * s.B_both
+    inner[:, :p, :p] += (s.A_only + k[:, None, None] * s.A_both) * Sa[:, :, None] * Sa[:, None, :]
+    if r.any():
+        C = (c[:, None, None] * s.C_both) * Sa[:, :, None] * Sb[:, None, :]
+        inner[:, :p] += C
+        inner[:, :, :p] += C.transpose(0, 2, 1)
+    inner[:, np.arange(2 * p), np.arange(2 * p)] += 1.0
+    block[:, -2, :-2] = c[:, None] * s.h_b_cross * Sb
+    block[:, -1, :-2] = (s.h_b_only + k[:, None] * s.h_b_both) * Sb
+    block[:, -2, :p] += (s.h_a_only + k[:, None] * s.h_a_both) * Sa
+    block[:, -1, :p] += c[:, None] * s.h_a_cross * Sa
     block[:, :-2, -2:] = block[:, -2:, :-2].transpose(0, 2, 1)
-    zz = s.zz_only + k[:, None] * s.zz_both
-    block[:, [-2, -1], [-2, -1]] = zz * (1 + 1e-12) + 1e-12
+    block[:, [-2, -1], [-2, -1]] = (s.zz_only + k[:, None] * s.zz_both) * (1 + 1e-12) + 1e-12
     block[:, -1, -2] = block[:, -2, -1] = c * s.zz_cross
     return block
 
@@ -319,36 +341,35 @@ def _derivatives(f: Array, step: Array, axes: list[tuple[int, int]]) -> tuple[Ar
     return (plus - minus) / (2 * step), H
 
 
-def weight_posterior(s: PairStats, log_tau: Array, rho: float, r: float) -> tuple[Array, Array, Array]:
-    """Posterior of the weights and intercepts in units of each task's noise.
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior of a pair's standardised coefficients e (2p,) at given parameters.
 
-    Parameters
+    Attributes
     ----------
-    s : PairStats
-    log_tau : (2,) array
-    rho, r : float
-
-    Returns
-    -------
     mean : (2p,) array
-        Posterior mean of both tasks' intercept and weights.
     root : (2p, 2p) array
-        K with posterior covariance K Kᵀ.
+        K with covariance K Kᵀ.
+    scale_a, scale_b : (p,) and (2p,) arrays
+        Columns of the designs times these give each task's linear predictor in units of its noise.
     u : (2,) array
         Reciprocals of the noise standard deviations.
     """
+
+    mean: Array
+    root: Array
+    scale_a: Array
+    scale_b: Array
+    u: Array
+
+
+def posterior(s: PairStats, log_tau: Array, rho: float, r: float) -> Posterior:
+    """Posterior at log τ (2,), ρ and r, with the noises at their mode."""
     arguments = s, log_tau[None], np.array([rho]), np.array([r])
     block = _assemble(*arguments)[0]
-    u = _noise_mode(s, noise_forms(*arguments)[1])[0]
-    p = len(s.A_only)
-    scale = np.exp(0.5 * log_tau)
-    whole = np.zeros((2 * p, 2 * p))
-    index = np.arange(1, p)
-    whole[index, index] = scale[0]
-    whole[p + index, index] = scale[1] * rho
-    whole[p + index, p + index] = scale[1] * np.sqrt(max(1 - rho**2, 0.0))
-    whole[0, 0] = whole[p, p] = INTERCEPT_SD
+    u: Array = _noise_mode(s, noise_forms(*arguments)[1])[0]
     L = np.linalg.cholesky(block[:-2, :-2])
-    root = np.linalg.solve(L, whole.T).T
-    mean = root @ np.linalg.solve(L, block[:-2, -2:] @ u)
-    return mean, root, u
+    half = np.linalg.solve(L, block[:-2, -2:] @ u)
+    root = np.linalg.inv(L).T
+    Sa, Sb = _roots(len(s.A_only), *arguments[1:3])
+    return Posterior(root @ half, root, Sa[0], Sb[0], u)

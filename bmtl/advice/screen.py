@@ -5,8 +5,9 @@ Three verdicts are compared by their marginal likelihoods:
 merge
     One function, up to sign and scale: correlation ρ = ±1 under one kernel.
 weight
-    Correlated functions, |ρ| uniform on [.3, .95] with either sign, under one kernel; or unrelated functions (ρ = 0)
-    that share a kernel which selects at most half of the inputs.
+    Correlated functions, f_b / b = ρ f_a / a + √(1 − ρ²) g with |ρ| uniform on [.3, .95] and either sign, where the
+    remainder g has the kernel of f_a or one of its own; or unrelated functions (ρ = 0) that share a kernel which
+    selects at most half of the inputs.
 decouple
     Unrelated functions, each with its own kernel or with one dense kernel; or a task without any signal.
 
@@ -17,7 +18,6 @@ correlation of the noises on shared rows is a parameter of every verdict, and ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,26 +26,24 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.special import logsumexp
 
-from bmtl.advice.features import Dictionary, Theta, spread_rows
+from bmtl.advice.candidate import P_NULL, Candidate, climb
+from bmtl.advice.features import Dictionary, Theta
 from bmtl.advice.leave_out import sharing_gain
 from bmtl.advice.pair import P_UNCORRELATED, Integrated, PairStats, informative, integrate, pair_stats
-from bmtl.advice.sites import Single, Sites, initial_sites, null_evidence, refined_sites, single_evidence
 
 Array = NDArray[np.float64]
 
 VERDICTS = ("merge", "weight", "decouple")
 #: A verdict less probable than this is no verdict: at 15 rows a task, most drawn pairs have none.
 THRESHOLD = 0.65
-#: Prior probability that a task has no signal.
-P_NULL = 0.15
 #: Share of *weight* given to unrelated functions with a common selection of inputs.
 P_REPRESENTATION = 0.3
-#: Cells a search looks at; evidences of pairs use all of them.
-N_SEARCH = 1500
-#: Kernels kept from each search, and kernels of a pair at which Bayes factors are computed.
-N_KEPT, N_PAIR = 40, 3
+#: Common kernels of a pair at which Bayes factors are computed.
+N_PAIR = 3
 #: Kernels this many nats behind the leading one are left out of Bayes factors.
 MAX_GAP = 3.0
+#: Share of correlated functions whose remainder has a kernel of its own.
+P_NESTED = 0.15
 RHO_LIMITS = (0.3, 0.95)
 RHO = np.array([-1.0, -0.95, -0.85, -0.7, -0.5, -0.3, 0.0, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0])
 #: Log Bayes factors are divided by this: the dictionary is finite and modes stand for integrals, so the raw ones
@@ -130,72 +128,6 @@ def verdict(p_merge: float, p_weight: float, p_decouple: float, threshold: float
     return VERDICTS[best] if p[best] >= threshold else "undecided"
 
 
-class _Candidate:
-    """One task in the screen: its sites, and its evidence under every kernel looked at so far."""
-
-    def __init__(self, tasks: Any, t: int, dictionary: Dictionary) -> None:
-        self.dictionary = dictionary
-        sites = initial_sites(
-            tasks.families[t], np.asarray(tasks.y_std(t)), np.asarray(tasks.rows[t]), np.asarray(tasks.exposure[t])
-        )
-        keys = np.column_stack([dictionary.Z[sites.rows], sites.y])
-        index = spread_rows(keys, N_SEARCH)
-        self.cells = sites
-        self._use(sites.take(index))
-        best = self._search()
-        if sites.family.name != "gaussian":
-            self.cells = refined_sites(sites, dictionary.features(best, sites.rows))
-            self._use(self.cells.take(index))
-            self._search()
-        self.visited = sorted(self.singles, key=self.score, reverse=True)[:N_KEPT]
-        scores = np.array([self.score(theta) for theta in self.visited])
-        self.log_signal = float(logsumexp(scores))
-        self.log_null = null_evidence(self.sites)
-
-    def _use(self, sites: Sites) -> None:
-        self.sites = sites
-        self.singles: dict[Theta, Single] = {}
-
-    def single(self, theta: Theta) -> Single:
-        if theta not in self.singles:
-            self.singles[theta] = single_evidence(self.sites, self.dictionary.features(theta, self.sites.rows))
-        return self.singles[theta]
-
-    def score(self, theta: Theta) -> float:
-        return self.dictionary.log_prior(theta) + self.single(theta).log_evidence
-
-    def _search(self) -> Theta:
-        return climb(self.dictionary, self.score, self.dictionary.starts())
-
-    def signal(self) -> float:
-        """Posterior probability of signal, on the task's own cells."""
-        odds = np.log1p(-P_NULL) + self.log_signal - np.log(P_NULL) - self.log_null
-        return float(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
-
-    def r2(self) -> float:
-        """Posterior mean share of explained variance; τ is per unit of weight."""
-        score = np.array([self.score(theta) for theta in self.visited])
-        weight = np.exp(score - logsumexp(score))
-        information = 1.0 if self.sites.free else float(self.sites.weight.mean())
-        tau = np.exp([self.single(theta).log_tau for theta in self.visited]) * information
-        return self.signal() * float(weight @ (tau / (1 + tau)))
-
-
-def climb(dictionary: Dictionary, score: Callable[[Theta], float], starts: Iterable[Theta]) -> Theta:
-    """Steepest ascent over the dictionary from the best start, and from the last one (all inputs at once)."""
-    starts = list(starts)
-    best: list[Theta] = []
-    for start in dict.fromkeys((max(starts, key=score), starts[-1])):
-        current = start
-        while True:
-            step = max(dictionary.neighbours(current), key=score, default=current)
-            if score(step) <= score(current):
-                break
-            current = step
-        best.append(current)
-    return max(best, key=score)
-
-
 @dataclass(frozen=True)
 class _Noise:
     """Evidence over values of ρ, averaged over a noise correlation that may be absent: ``log_evidence``, the posterior
@@ -230,7 +162,33 @@ def _over_noise(stats: PairStats, rho: Array, start: Array) -> _Noise:
     return _Noise(total, np.exp(parts[1] - total) * r, held, best)
 
 
-def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Array) -> PairEvidence:
+@dataclass(frozen=True)
+class _Nested:
+    """Task a's function as a part of task b's, each with its own kernel: log Bayes factors ``table`` against unrelated
+    functions with unrelated noises, for every ρ but ±1."""
+
+    table: Array
+    r: Array
+    fit: Integrated
+    arguments: tuple[Any, ...]
+    carried: Array
+
+    def gains(self) -> tuple[float, float, float, float]:
+        return sharing_gain(*self.arguments, RHO[1:-1], self.fit, self.table, self.carried)
+
+
+def _nested(a: Candidate, b: Candidate, theta_a: Theta, theta_b: Theta) -> _Nested:
+    features = a.dictionary.features
+    phi_a, phi_b = features(theta_a, a.cells.rows), features(theta_b, b.cells.rows)
+    carried = features(theta_a, b.cells.rows)
+    stats = pair_stats(a.cells, b.cells, phi_a, phi_b, carried)
+    start = np.array([a.single(theta_a).log_tau, b.single(theta_b).log_tau])
+    fit = _over_noise(stats, RHO[1:-1], start)
+    table = fit.log_evidence - fit.held.log_evidence[RHO[1:-1] == 0][0]
+    return _Nested(table, fit.r, fit.best, (a.cells, b.cells, phi_a, phi_b, stats), carried)
+
+
+def _compare(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Array) -> PairEvidence:
     """Everything about one pair."""
     dictionary = a.dictionary
     d = dictionary.d
@@ -269,12 +227,11 @@ def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Ar
     table = logsumexp(np.array(tables) + (shared[leading] - logsumexp(shared[leading]))[:, None], axis=0)
     fit, stats, phi_a, phi_b = fits[0]
 
-    # The noise correlation of unrelated functions, each under its own kernel.
-    best_a, best_b = (max(ranked, key=lambda theta, t=t: (t.score(theta), theta)) for t in (a, b))
-    own = pair_stats(a.cells, b.cells, dictionary.features(best_a, a.cells.rows),
-                     dictionary.features(best_b, b.cells.rows))
-    own_fit = _over_noise(own, np.zeros(1), np.array([a.single(best_a).log_tau, b.single(best_b).log_tau]))
-    noise_gain = float(own_fit.log_evidence[0] - own_fit.held.log_evidence[0])
+    # Unrelated functions, each under its own kernel, and the one as a part of the other.
+    best_a, best_b = (max(ranked, key=t.score) for t in (a, b))
+    within_b, within_a = _nested(a, b, best_a, best_b), _nested(b, a, best_b, best_a)
+    noise_gain = float(within_b.table[RHO[1:-1] == 0][0])
+    nested = np.logaddexp(within_b.table, within_a.table) - np.log(2)
 
     size = np.array([sum(level > 0 for level in theta) for theta in ranked])
     sizes = np.arange(1, d + 1)
@@ -287,10 +244,13 @@ def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Ar
     with_dense = float(logsumexp(log_shared[~selective])) + log_dense if (~selective).any() else -np.inf
 
     at_zero = table[RHO == 0][0]
-    grid, density = _correlated(table)
+    grid, shared_density = _correlated(table[1:-1])
+    density = np.logaddexp(
+        np.log1p(-P_NESTED) + log_any + shared_density, np.log(P_NESTED) + _correlated(nested)[1]
+    )
     log_merge_signs = np.log(0.5) + log_any + table[[0, -1]]
     log_merge = float(logsumexp(log_merge_signs))
-    log_correlated = log_any + float(logsumexp(density)) - np.log(len(density))
+    log_correlated = float(logsumexp(density)) - np.log(len(density))
     log_representation = with_selective + at_zero
     null = np.array([
         np.log1p(-P_NULL) + np.log(P_NULL) + b.log_null - own_b,
@@ -315,13 +275,21 @@ def _compare(a: _Candidate, b: _Candidate, i: int, j: int, tasks: Any, prior: Ar
     mean = p[0] * (sign_weight[1] - sign_weight[0]) + p_correlated * float(rho_weight @ grid)
     square = p[0] + p_correlated * float(rho_weight @ grid**2)
     r_shared = float(np.exp(table - logsumexp(table)) @ fit.r)
-    residual = (1 - p[2]) * r_shared + p[2] * float(own_fit.r[0]) if stats.n_both else float("nan")
+    residual = (1 - p[2]) * r_shared + p[2] * float(within_b.r[RHO[1:-1] == 0][0]) if stats.n_both else float("nan")
     ratio, ratio_sd, sign = _ratio(fit.held, log_merge_signs)
     scale, kind = _name(tasks, i, j, ratio, ratio_sd, sign)
-    gain_a, se_a, gain_b, se_b = sharing_gain(a.cells, b.cells, phi_a, phi_b, stats, RHO, fit.best, table)
+    related = RHO[1:-1] != 0
+    parts = [float(logsumexp(way.table[related])) for way in (within_b, within_a)]
+    if log_any + float(logsumexp(table[RHO != 0])) >= max(parts):
+        gains = sharing_gain(a.cells, b.cells, phi_a, phi_b, stats, RHO, fit.best, table)
+    elif parts[0] >= parts[1]:
+        gains = within_b.gains()
+    else:
+        gain_b, se_b, gain_a, se_a = within_a.gains()
+        gains = gain_a, se_a, gain_b, se_b
     return PairEvidence(
         i, j, float(p[0]), float(p[1]), float(p[2]), p_correlated, float(p[1]) - p_correlated, float(mean),
-        float(np.sqrt(max(square - mean**2, 0.0))), residual, scale, kind, gain_a, se_a, gain_b, se_b,
+        float(np.sqrt(max(square - mean**2, 0.0))), residual, scale, kind, *gains,
         len(a.cells.y), len(b.cells.y), tuple(k for k, level in enumerate(ranked[0]) if level),
     )
 
@@ -331,7 +299,7 @@ def _correlated(table: Array) -> tuple[Array, Array]:
     fine = np.linspace(*RHO_LIMITS, 66)
     grid = np.concatenate([-fine[::-1], fine])
     # Without ±1, where the evidence can fall without bound; monotone between nodes, so that nothing rings.
-    return grid, PchipInterpolator(RHO[1:-1], table[1:-1])(grid)
+    return grid, PchipInterpolator(RHO[1:-1], table)(grid)
 
 
 def _ratio(held: Integrated, log_signs: Array) -> tuple[float, float, float]:
@@ -377,7 +345,7 @@ def screen(tasks: Any, *, linear: bool = False, seed: int = 0, prior: Any = None
     if weights.shape != (3,) or not np.all(weights >= 0) or not weights.sum() > 0:
         raise ValueError("prior needs three weights (merge, weight, decouple), none negative and not all zero")
     dictionary = Dictionary(np.asarray(tasks.Z), linear=linear)
-    candidates = [_Candidate(tasks, t, dictionary) for t in range(len(tasks.names))]
+    candidates = [Candidate(tasks, t, dictionary) for t in range(len(tasks.names))]
     pairs = [
         _compare(candidates[i], candidates[j], i, j, tasks, weights / weights.sum())
         for i in range(len(candidates)) for j in range(i + 1, len(candidates))

@@ -80,30 +80,37 @@ def fit(
     engine, device = choose(engine, device, name)
     design = Design.of(tasks)
     values = arrays_of.arrays(tasks, design)
-    bars = Progress(progress)
-    draws: Draws
-    if isinstance(settings, NUTS):
-        draws = _nuts(model, design, values, settings, engine, device, seed, bars)
-    else:
-        (draws,) = refit(model, design, values, settings, engine, device, seed, None, bars)
+    (draws,) = sample(model, design, values, settings, engine, device, seed, None, Progress(progress))
     result = Fit(model=model, tasks=tasks, settings=settings, engine=engine, device=device, seed=seed, draws=draws)
     if not result.converged:
         warnings.warn(f"{type(model).__name__}: {result.problems}", ConvergenceWarning, stacklevel=2)
     return result
 
 
-def refit(
+def sample(
     model: Model,
     design: Design,
     values: Mapping[str, np.ndarray],
-    settings: Any,
+    settings: Settings,
     engine: str,
     device: str,
     seed: int,
     masks: Sequence[Mapping[str, np.ndarray]] | None,
     progress: Progress,
 ) -> list[Draws]:
-    """SVI or MAP once for every set of masks (see `bmtl.fitting.numpyro_svi.run`), on either engine."""
+    """Posterior draws for every set of masks (arrays ``mask/…`` that replace those of ``values``), or once for None.
+
+    SVI and MAP on NumPyro run all of them side by side, the others one after another.
+    """
+    if isinstance(settings, NUTS):
+        each = [{**values, **own} for own in masks or [{}]]
+        if engine == "pyro":
+            from bmtl.fitting import pyro_nuts
+
+            return [pyro_nuts.run(model, design, own, settings, seed, progress, device) for own in each]
+        from bmtl.fitting import numpyro_nuts
+
+        return [numpyro_nuts.run(model, design, own, settings, seed, progress) for own in each]
     if engine == "pyro":
         from bmtl.fitting import pyro_svi
 
@@ -111,25 +118,6 @@ def refit(
     from bmtl.fitting import numpyro_svi
 
     return numpyro_svi.run(model, design, values, settings, seed, masks, progress)
-
-
-def _nuts(
-    model: Model,
-    design: Design,
-    values: Mapping[str, np.ndarray],
-    settings: NUTS,
-    engine: str,
-    device: str,
-    seed: int,
-    progress: Progress,
-) -> Draws:
-    if engine == "pyro":
-        from bmtl.fitting import pyro_nuts
-
-        return pyro_nuts.run(model, design, values, settings, seed, progress, device)
-    from bmtl.fitting import numpyro_nuts
-
-    return numpyro_nuts.run(model, design, values, settings, seed, progress)
 
 
 def choose(engine: str, device: str, method: str) -> tuple[str, str]:

@@ -137,6 +137,12 @@ def is_point(settings: SVI | MAP, site: str) -> bool:
     return isinstance(settings, SVI) and settings.trunk == "point" and in_trunk(site)
 
 
+def point_trunk(model: Any, settings: Settings) -> bool:
+    """Whether a fit would estimate the trunk by a point: it has then seen every cell that LOO would leave out."""
+    trunk = getattr(model, "trunk", None)
+    return isinstance(settings, SVI) and settings.trunk == "point" and trunk is not None and trunk.learned
+
+
 def _at_least_one(settings: Any, *names: str) -> None:
     for name in names:
         if getattr(settings, name) < 1:

@@ -1,0 +1,119 @@
+"""What `bmtl.advise` gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from bmtl.advice.screen import Screen
+from bmtl.arrangement import Arrangement
+from bmtl.results import Fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Advice:
+    """Whether tasks should share one model, with the evidence.
+
+    Attributes
+    ----------
+    pairs : DataFrame
+        A row a pair: task_a, task_b, verdict, p_merge, p_weight, p_decouple, elpd_gain_a, se_a, elpd_gain_b, se_b
+        (nats over all cells of the task, from knowing the other, with single cells left out), correlation and its sd
+        (of the functions), residual_correlation (of the noises on shared rows), scale and kind (how b relates to a if
+        they are one function), why.
+    tasks : DataFrame
+        A row a task: task, family, n, elpd and se under the arrangements decoupled, weighted, merged and recommended,
+        gain and se_gain (recommended against decoupled, paired), noise and weight with intervals, checks, why.
+    differences : DataFrame
+        ELPD of each arrangement against decoupled, task by task: task, arrangement, difference, se, n.
+    arrangement : Arrangement
+        The one recommended.
+    arrangements : DataFrame
+        The most probable ones: arrangement, probability.
+    verdict : {"merge", "weight", "decouple", "mixed", "undecided"}
+        The answer for the whole set.
+    probability : float
+        Of that kind of arrangement (of the most probable kind, if undecided).
+    reason : str
+    fit : Fit
+        Of all cells under the recommended arrangement.
+    screen : Screen
+        The closed-form evidence on every pair.
+    evidence : str
+        How cells were left out for the comparison of arrangements.
+    warnings : list of str
+    seconds : float
+        Wall time.
+    versions : dict
+        Package to version.
+    """
+
+    pairs: pd.DataFrame
+    tasks: pd.DataFrame
+    differences: pd.DataFrame
+    arrangement: Arrangement
+    arrangements: pd.DataFrame
+    verdict: str
+    probability: float
+    reason: str
+    fit: Fit
+    screen: Screen
+    evidence: str
+    warnings: list[str]
+    seconds: float
+    versions: dict[str, str]
+
+    @property
+    def question(self) -> str:
+        """What was asked, as a title."""
+        return f"Should these {len(self.tasks)} tasks share one model?"
+
+    def plot(self) -> Figure:
+        """Arrangement, ELPD by arrangement, correlations and noises in one figure."""
+        from bmtl.advice import plots
+
+        return plots.overview(self)
+
+    def report(self, path: str | Path) -> None:
+        """Write everything to one self-contained HTML file, atomically.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        from bmtl.report import html
+
+        html.write(self, path)
+
+    def __str__(self) -> str:
+        def number(value: float) -> str:
+            return f"{value:,.2f}"
+
+        pairs = self.pairs[["task_a", "task_b", "verdict", "p_merge", "p_weight", "p_decouple", "correlation"]]
+        tasks = self.tasks[
+            ["task", "family", "n", "elpd_decoupled", "elpd_weighted", "elpd_merged", "elpd_recommended", "gain",
+             "se_gain", "noise"]
+        ]
+        lines = [
+            self.question,
+            f"  {self.verdict} (probability {self.probability:.2f}): {self.arrangement}",
+            f"  {self.reason}",
+            *(f"  WARNING: {warning}" for warning in self.warnings),
+            "",
+            "Pairs",
+            pairs.to_string(index=False, float_format=number),
+            "",
+            f"Tasks: expected log predictive density by arrangement, nats ({self.evidence})",
+            tasks.to_string(index=False, float_format=number),
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return str(self)

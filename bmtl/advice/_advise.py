@@ -1,0 +1,273 @@
+"""Should these tasks share one model? Screen, arrange, confirm."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bmtl import versions
+from bmtl.advice import reasons
+from bmtl.advice._advice import Advice
+from bmtl.advice.arrange import Ranked, name, rank
+from bmtl.advice.confirm import Trial, Trials, light
+from bmtl.advice.screen import THRESHOLD, Screen, screen
+from bmtl.advice.screen import verdict as verdict_of
+from bmtl.arrangement import Arrangement
+from bmtl.fitting.fit import check_model, choose
+from bmtl.fitting.progress import Progress
+from bmtl.fitting.settings import Settings, resolve
+from bmtl.tasks import Tasks
+
+HARM = 2.0
+"""Paired standard errors by which refits must speak against an arrangement to overrule the screen."""
+
+SMALL = 4.0
+"""Differences in ELPD below this many nats are too small to overrule anything (Sivula et al., 2020)."""
+
+SHOWN_ARRANGEMENTS = 10
+
+
+def advise(
+    model: Any,
+    tasks: Tasks,
+    *,
+    method: str | Settings = "svi",
+    engine: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    folds: int = 5,
+    progress: bool | None = None,
+    **options: Any,
+) -> Advice:
+    """Say when to weight, decouple or merge tasks.
+
+    Three steps. A closed-form screen compares, for every pair, one function (merge), related functions or a common
+    representation (weight) and unrelated functions (decouple) by their marginal likelihoods. The pairs' probabilities
+    rank arrangements of the whole set. The best one is then fitted beside a trunk for every task (decoupled), one
+    trunk with a head each (weighted) and one function for all (merged), and they are compared on cells left out; an
+    arrangement that does harm there is not recommended.
+
+    Parameters
+    ----------
+    model : Model
+        With an ``arrangement`` among its fields, which is varied: `bmtl.models.SharedTrunk`.
+    tasks : Tasks
+        Two tasks or more. Their ``importance`` weights the comparison of arrangements.
+    method, engine, device, seed, progress, **options
+        As in `bmtl.fit`.
+    folds : int
+        Parts the rows are left out in, where importance sampling cannot leave single cells out. At least 2.
+
+    Returns
+    -------
+    Advice
+
+    Raises
+    ------
+    TaskError
+        If there are fewer than two tasks.
+    TypeError, ValueError
+        If the model has no arrangement to vary, or an argument is not one there is.
+    """
+    start = time.perf_counter()
+    check_model(model)
+    if not is_dataclass(model) or "arrangement" not in {field.name for field in fields(model)}:
+        raise TypeError(f"advise varies a model's arrangement, but {type(model).__name__} has none: use SharedTrunk")
+    tasks.require(2, "advise")
+    if folds < 2 or folds > tasks.n_rows:
+        raise ValueError(f"folds must lie between 2 and the {tasks.n_rows} rows, got {folds}")
+    method_name, settings = resolve(method, options)
+    engine, device = choose(engine, device, method_name)
+
+    screened = screen(tasks, linear=model.trunk.linear, seed=seed)
+    log_p, sign = _tables(screened, tasks.n_tasks)
+    ranked = rank(log_p)
+    trials = Trials(model, tasks, light(settings), engine, device, seed, folds, Progress(progress))
+    base = {
+        "decoupled": Arrangement.decoupled(tasks.names),
+        "weighted": Arrangement.shared(tasks.names),
+        "merged": _merged(tasks.names, sign),
+    }
+    best = name(ranked.labels[0], tasks.names, sign)
+    *tried, recommended = trials.run([*base.values(), best])
+    harmed = _harmed(recommended, tried[0])
+    warnings = []
+    if harmed:
+        warnings.append(
+            f"The screen would share {', '.join(harmed)} with other tasks, but left-out cells speak against it: "
+            "recommended apart."
+        )
+        best = _apart(best, harmed)
+        *tried, recommended = trials.run([*base.values(), best])
+        if _worse(recommended, tried[0], tasks.importance):
+            best = base["decoupled"]
+            recommended = tried[0]
+    outcomes = dict(zip((*base, "recommended"), (*tried, recommended), strict=True))
+    fit = recommended.fit
+    if fit.problems:
+        warnings.append(f"The recommended fit did not converge ({fit.problems}): the advice is undecided.")
+
+    pairs = _pairs(screened, tasks, harmed, fit.problems)
+    differences = _differences(outcomes, tasks)
+    verdict, probability = _whole(ranked, pairs)
+    total = differences[differences["arrangement"] == "recommended"]
+    gain, se = float(total["difference"].sum()), _total_se(recommended, tried[0])
+    return Advice(
+        pairs=pairs,
+        tasks=_tasks(outcomes, tasks, differences),
+        differences=differences,
+        arrangement=best,
+        arrangements=_arrangements(ranked, tasks, sign),
+        verdict=verdict,
+        probability=probability,
+        reason=reasons.of_set(verdict, ranked.kind, str(best), gain, se, recommended.evidence),
+        fit=fit,
+        screen=screened,
+        evidence=recommended.evidence,
+        warnings=warnings,
+        seconds=time.perf_counter() - start,
+        versions=versions.installed(),
+    )
+
+
+def _tables(screened: Screen, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log probabilities of the relations, ``3 × T × T``, and signs of the correlations, ``T × T``."""
+    log_p = np.zeros((3, n, n))
+    sign = np.ones((n, n))
+    with np.errstate(divide="ignore"):
+        for pair in screened.pairs:
+            p = np.log([pair.p_merge, pair.p_weight, pair.p_decouple])
+            log_p[:, pair.a, pair.b] = log_p[:, pair.b, pair.a] = p
+            sign[pair.a, pair.b] = sign[pair.b, pair.a] = -1.0 if pair.correlation < 0 else 1.0
+    return log_p, sign
+
+
+def _merged(names: tuple[str, ...], sign: np.ndarray) -> Arrangement:
+    return Arrangement.merged(names, [own for own, s in zip(names, sign[0], strict=True) if s < 0])
+
+
+def _harmed(recommended: Trial, decoupled: Trial) -> list[str]:
+    """Tasks that share a trunk and predict left-out cells worse for it, beyond noise."""
+    difference, se = recommended.over(decoupled)
+    alone = {trunk[0][0] for trunk in recommended.fit.arrangement.trunks if sum(map(len, trunk)) == 1}
+    return [
+        own
+        for own, d, s in zip(recommended.fit.tasks.names, difference, se, strict=True)
+        if own not in alone and d < -HARM * s and d < -SMALL
+    ]
+
+
+def _worse(trial: Trial, decoupled: Trial, importance: np.ndarray) -> bool:
+    difference, se = trial.over(decoupled)
+    total, error = np.sum(importance * difference), np.sqrt(np.sum((importance * se) ** 2))
+    return bool(total < -HARM * error and total < -SMALL)
+
+
+def _apart(arrangement: Arrangement, apart: list[str]) -> Arrangement:
+    """The same arrangement with some tasks on trunks of their own."""
+    kept = [
+        tuple(head for head in (tuple(own for own in names if own not in apart) for names in trunk) if head)
+        for trunk in arrangement.trunks
+    ]
+    return Arrangement(
+        (*(trunk for trunk in kept if trunk), *(((own,),) for own in apart)), arrangement.flipped - set(apart)
+    )
+
+
+def _pairs(screened: Screen, tasks: Tasks, harmed: list[str], problems: str) -> pd.DataFrame:
+    rows = []
+    for pair in screened.pairs:
+        a, b = tasks.names[pair.a], tasks.names[pair.b]
+        verdict = verdict_of(pair.p_merge, pair.p_weight, pair.p_decouple)
+        overruled = [own for own in (a, b) if own in harmed and verdict in ("merge", "weight")]
+        why = reasons.of_pair(pair, verdict, tasks.names, tasks.inputs, screened)
+        if overruled:
+            why += f" But sharing a trunk made {' and '.join(overruled)} predict left-out cells worse: not settled."
+            verdict = "undecided"
+        if problems:
+            why = f"Not converged ({problems}), so not settled. {why}"
+            verdict = "undecided"
+        rows.append(
+            {
+                "task_a": a,
+                "task_b": b,
+                "verdict": verdict,
+                "p_merge": pair.p_merge,
+                "p_weight": pair.p_weight,
+                "p_decouple": pair.p_decouple,
+                "elpd_gain_a": pair.gain_a,
+                "se_a": pair.se_a,
+                "elpd_gain_b": pair.gain_b,
+                "se_b": pair.se_b,
+                "correlation": pair.correlation,
+                "correlation_sd": pair.correlation_sd,
+                "residual_correlation": pair.residual_correlation,
+                "scale": pair.scale,
+                "kind": pair.kind,
+                "why": why,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _differences(outcomes: dict[str, Trial], tasks: Tasks) -> pd.DataFrame:
+    rows = []
+    for arrangement in ("weighted", "merged", "recommended"):
+        difference, se = outcomes[arrangement].over(outcomes["decoupled"])
+        rows += [
+            (own, arrangement, float(difference[t]), float(se[t]), len(tasks.rows[t]))
+            for t, own in enumerate(tasks.names)
+        ]
+    return pd.DataFrame(rows, columns=["task", "arrangement", "difference", "se", "n"])
+
+
+def _total_se(trial: Trial, other: Trial) -> float:
+    """Paired standard error of the total difference, with cells of one row summed first: they are not independent."""
+    tasks = trial.fit.tasks
+    by_row = np.zeros(tasks.n_rows)
+    for rows, ours, theirs in zip(tasks.rows, trial.pointwise, other.pointwise, strict=True):
+        np.add.at(by_row, rows, ours - theirs)
+    return float(np.sqrt(len(by_row) * by_row.var()))
+
+
+def _tasks(outcomes: dict[str, Trial], tasks: Tasks, differences: pd.DataFrame) -> pd.DataFrame:
+    recommended = outcomes["recommended"]
+    fit = recommended.fit
+    table = fit.weights()
+    table.insert(2, "n", [len(rows) for rows in tasks.rows])
+    for arrangement, trial in outcomes.items():
+        table[f"elpd_{arrangement}"], table[f"se_{arrangement}"] = trial.elpd, trial.se
+    own = differences[differences["arrangement"] == "recommended"].reset_index(drop=True)
+    table["gain"], table["se_gain"] = own["difference"], own["se"]
+    table["checks"] = fit.problems or "ok"
+    arrangement = fit.arrangement
+    why = []
+    for row in table.itertuples():
+        others = {other: arrangement.relation(str(row.task), other) for other in tasks.names if other != row.task}
+        twins = [other for other, relation in others.items() if relation == "merge"]
+        partners = [other for other, relation in others.items() if relation == "weight"]
+        why.append(reasons.of_task(str(row.task), partners, twins, row.gain, row.se_gain, row.n))
+    table["why"] = why
+    elpd = [f"{kind}_{arrangement}" for arrangement in outcomes for kind in ("elpd", "se")]
+    noise = [f"{kind}{end}" for kind in ("noise", "weight") for end in ("", "_low", "_high")]
+    return table[["task", "family", "n", *elpd, "gain", "se_gain", *noise, "checks", "why"]]
+
+
+def _whole(ranked: Ranked, pairs: pd.DataFrame) -> tuple[str, float]:
+    kind = max(ranked.kind, key=lambda own: ranked.kind[own])
+    probability = ranked.kind[kind]
+    if probability < THRESHOLD or (pairs["verdict"] == "undecided").all():
+        return "undecided", probability
+    return kind, probability
+
+
+def _arrangements(ranked: Ranked, tasks: Tasks, sign: np.ndarray) -> pd.DataFrame:
+    top = zip(ranked.labels[:SHOWN_ARRANGEMENTS], ranked.probability, strict=False)
+    rows = [(str(name(labels, tasks.names, sign)), float(p)) for labels, p in top]
+    return pd.DataFrame(rows, columns=["arrangement", "probability"])
+
+

@@ -1,0 +1,85 @@
+"""One task in the screen, and the search for the kernels that describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from bmtl.advice.features import Dictionary, Theta, spread_rows
+from bmtl.advice.sites import Single, Sites, initial_sites, null_evidence, refined_sites, single_evidence
+
+#: Prior probability that a task has no signal.
+P_NULL = 0.15
+#: Cells a search looks at; evidences of pairs use all of them.
+N_SEARCH = 1500
+#: Kernels kept from a search.
+N_KEPT = 40
+
+
+class Candidate:
+    """One task in the screen: its sites, and its evidence under every kernel looked at so far."""
+
+    def __init__(self, tasks: Any, t: int, dictionary: Dictionary) -> None:
+        self.dictionary = dictionary
+        sites = initial_sites(
+            tasks.families[t], np.asarray(tasks.y_std(t)), np.asarray(tasks.rows[t]), np.asarray(tasks.exposure[t])
+        )
+        keys = np.column_stack([dictionary.Z[sites.rows], sites.y])
+        index = spread_rows(keys, N_SEARCH)
+        self.cells = sites
+        self._use(sites.take(index))
+        best = self._search()
+        if sites.family.name != "gaussian":
+            self.cells = refined_sites(sites, dictionary.features(best, sites.rows))
+            self._use(self.cells.take(index))
+            self._search()
+        self.visited = sorted(self.singles, key=self.score, reverse=True)[:N_KEPT]
+        scores = np.array([self.score(theta) for theta in self.visited])
+        self.log_signal = float(logsumexp(scores))
+        self.log_null = null_evidence(self.sites)
+
+    def _use(self, sites: Sites) -> None:
+        self.sites = sites
+        self.singles: dict[Theta, Single] = {}
+
+    def single(self, theta: Theta) -> Single:
+        if theta not in self.singles:
+            self.singles[theta] = single_evidence(self.sites, self.dictionary.features(theta, self.sites.rows))
+        return self.singles[theta]
+
+    def score(self, theta: Theta) -> float:
+        return self.dictionary.log_prior(theta) + self.single(theta).log_evidence
+
+    def _search(self) -> Theta:
+        return climb(self.dictionary, self.score, self.dictionary.starts())
+
+    def signal(self) -> float:
+        """Posterior probability of signal, on the task's own cells."""
+        odds = np.log1p(-P_NULL) + self.log_signal - np.log(P_NULL) - self.log_null
+        return float(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
+
+    def r2(self) -> float:
+        """Posterior mean share of explained variance; τ is per unit of weight."""
+        score = np.array([self.score(theta) for theta in self.visited])
+        weight = np.exp(score - logsumexp(score))
+        information = 1.0 if self.sites.free else float(self.sites.weight.mean())
+        tau = np.exp([self.single(theta).log_tau for theta in self.visited]) * information
+        return self.signal() * float(weight @ (tau / (1 + tau)))
+
+
+def climb(dictionary: Dictionary, score: Callable[[Theta], float], starts: Iterable[Theta]) -> Theta:
+    """Steepest ascent over the dictionary from the best start, and from the last one (all inputs at once)."""
+    starts = list(starts)
+    best: list[Theta] = []
+    for start in dict.fromkeys((max(starts, key=score), starts[-1])):
+        current = start
+        while True:
+            step = max(dictionary.neighbours(current), key=score, default=current)
+            if score(step) <= score(current):
+                break
+            current = step
+        best.append(current)
+    return max(best, key=score)

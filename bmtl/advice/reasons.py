@@ -1,0 +1,132 @@
+"""Reasons in plain words, with the numbers they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bmtl.advice.screen import PairEvidence, Screen
+
+NO_SIGNAL = 0.5
+"""Probability of depending on the inputs below which a task is said not to."""
+
+NOTABLE_CORRELATION = 0.2
+"""Residual correlation that is worth a sentence."""
+
+
+def of_pair(pair: PairEvidence, verdict: str, names: Sequence[str], inputs: Sequence[str], screen: Screen) -> str:
+    """Why two tasks got their verdict."""
+    a, b = names[pair.a], names[pair.b]
+    parts = {
+        "merge": _merge,
+        "weight": _weight,
+        "decouple": _decouple,
+        "undecided": _undecided,
+    }[verdict](pair, a, b, inputs, screen)
+    r = pair.residual_correlation
+    if np.isfinite(r) and abs(r) >= NOTABLE_CORRELATION:
+        parts.append(
+            f"What the inputs do not explain is correlated too ({r:+.2f} on shared rows): a common cause or one acting "
+            "on the other, which a shared trunk does not use."
+        )
+    return " ".join(parts)
+
+
+def _merge(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+    form = {
+        "same": f"{b} is the same function of the inputs as {a}",
+        "sign-flipped": f"{b} is {a} with its sign flipped",
+        "rescaled": f"{b} is {a} in other units (× {pair.scale:.3g})",
+        "sign-flipped and rescaled": f"{b} is {a} with its sign flipped and in other units (× {pair.scale:.3g})",
+    }.get(pair.kind, f"{b} follows {a} ({pair.kind})")
+    return [f"{form}, up to noise (p = {pair.p_merge:.2f}).", _gains(pair, a, b)]
+
+
+def _weight(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+    if pair.p_correlated >= pair.p_representation:
+        form = (
+            f"Their functions of the inputs are related (correlation {pair.correlation:+.2f} ± {pair.correlation_sd:.2f}) "
+            f"but not one (p = {pair.p_weight:.2f})."
+        )
+    else:
+        used = ", ".join(inputs[i] for i in pair.shared_inputs)
+        form = f"Different functions of the same few inputs ({used}): the representation is shared (p = {pair.p_weight:.2f})."
+    return [form, _gains(pair, a, b)]
+
+
+def _decouple(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+    empty = [name for name, t in ((a, pair.a), (b, pair.b)) if screen.signal[t] < NO_SIGNAL]
+    if empty:
+        chance = ", ".join(f"{screen.signal[t]:.2f}" for t in (pair.a, pair.b) if screen.signal[t] < NO_SIGNAL)
+        verb = "does" if len(empty) == 1 else "do"
+        return [
+            f"{' and '.join(empty)} {verb} not depend on the inputs (probability of any dependence {chance}): "
+            f"there is nothing to share (p = {pair.p_decouple:.2f})."
+        ]
+    return [
+        f"Their functions of the inputs are unrelated (correlation {pair.correlation:+.2f} ± {pair.correlation_sd:.2f}, "
+        f"p = {pair.p_decouple:.2f})."
+    ]
+
+
+def _undecided(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+    weak = [
+        f"{name} depends on the inputs only weakly (probability of any dependence {screen.signal[t]:.2f})"
+        for name, t in ((a, pair.a), (b, pair.b))
+        if screen.signal[t] < 0.9
+    ]
+    text = (
+        f"The data cannot tell: merge {pair.p_merge:.2f}, weight {pair.p_weight:.2f}, decouple {pair.p_decouple:.2f}, "
+        f"from {pair.n_a} and {pair.n_b} cells."
+    )
+    return [text, *(f"{own[0].upper()}{own[1:]}." for own in weak)]
+
+
+def _gains(pair: PairEvidence, a: str, b: str) -> str:
+    return (
+        f"Knowing {b} is worth {pair.gain_a:+.1f} ± {pair.se_a:.1f} nats to {a}, the reverse "
+        f"{pair.gain_b:+.1f} ± {pair.se_b:.1f}."
+    )
+
+
+def of_task(name: str, partners: Sequence[str], twins: Sequence[str], gain: float, se: float, n: int) -> str:
+    """Why a task stands where it does in the recommended arrangement."""
+    if not partners and not twins:
+        return "Alone on its trunk: nothing in the data says that another task helps it."
+    place = []
+    if twins:
+        place.append(f"one head with {_listed(twins)}")
+    if partners:
+        place.append(f"a trunk with {_listed(partners)}")
+    per_cell = f"{gain:+.1f} ± {se:.1f} nats over {n:,} cells against standing alone"
+    if gain > 2 * se:
+        effect = f"sharing helps it ({per_cell})"
+    elif gain < -2 * se:
+        effect = f"sharing costs it ({per_cell})"
+    else:
+        effect = f"sharing neither helps nor harms it measurably ({per_cell})"
+    return f"Shares {' and '.join(place)}; {effect}."
+
+
+def of_set(verdict: str, kinds: dict[str, float], arrangement: str, gain: float, se: float, evidence: str) -> str:
+    """The answer for all tasks at once."""
+    forms = {
+        "merge": "All tasks are one function of the inputs: one trunk, one head.",
+        "weight": "The tasks inform each other without being one: one trunk, a head each, weighted by their noises.",
+        "decouple": "Sharing does not help these tasks: a trunk each.",
+        "mixed": f"Some tasks belong together and some do not: {arrangement}.",
+        "undecided": "The data do not settle one arrangement of all tasks"
+        f" (merge {kinds['merge']:.2f}, weight {kinds['weight']:.2f}, decouple {kinds['decouple']:.2f}, "
+        f"mixed {kinds['mixed']:.2f}); the best guess is {arrangement}.",
+    }
+    if not np.isfinite(gain):
+        return forms[verdict]
+    return (
+        f"{forms[verdict]} Against a trunk each, it predicts unseen cells better by {gain:+.1f} ± {se:.1f} nats in all "
+        f"({evidence})."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,1 @@
+"""The report of an advice: one HTML file that needs nothing else."""

@@ -1,0 +1,48 @@
+"""What pictures and pages have in common: colours, ink, sizes, and how names and numbers are set."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+
+COLOURS = {"merge": "#0072B2", "weight": "#009E73", "decouple": "#D55E00", "undecided": "#999999"}
+"""Colour of each verdict, from the palette of Okabe and Ito."""
+
+INK, FAINT = "#222222", "#6b6b6b"
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif", "font.size": 9.0, "font.weight": "normal", "text.color": INK, "text.usetex": False,
+    "axes.labelsize": 9.0, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.facecolor": "white", "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.grid": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.unicode_minus": True,
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "xtick.color": INK, "ytick.color": INK, "grid.color": "#dddddd",
+    "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.4, "hatch.linewidth": 0.6,
+}
+"""What a user's own style must not change: the figures are laid out for these sizes and a white ground."""
+
+
+def label(name: str, width: int = 22, lines: int = 2) -> str:
+    """A name in at most that many lines of that width; a dollar is a dollar, not mathematics.
+
+    What is too long loses its middle, for names often differ only in how they end.
+    """
+    for kept in range(width * lines, 1, -1):
+        short = name if len(name) <= kept else f"{name[: kept - kept // 3].rstrip()}…{name[len(name) - kept // 3 :]}"
+        wrapped = textwrap.wrap(short, width)
+        if len(wrapped) <= lines:
+            break
+    return "\n".join(wrapped).replace("$", r"\$")
+
+
+def minus(text: str) -> str:
+    """A formatted number with the sign that is as wide as a digit."""
+    return text.replace("-", "−") if float(text) else text.replace("-", "")
+
+
+def ink_on(colour: Any) -> str:
+    """Ink that can be read on a ground of that colour."""
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    luminance = float(np.dot(channels, [0.2126, 0.7152, 0.0722]))
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.065 else INK

@@ -14,7 +14,7 @@ from bmtl.advice.sites import Single, Sites, initial_sites, null_evidence, refin
 #: Prior probability that a task has no signal.
 P_NULL = 0.15
 #: Cells a search looks at; evidences of pairs use all of them.
-N_SEARCH = 1500
+N_SEARCH = 1000
 #: Kernels kept from a search.
 N_KEPT = 40
 

@@ -128,7 +128,7 @@ class Dictionary:
         """Features before centring and scaling, on some rows."""
         used = [j for j, level in enumerate(theta) if level]
         if theta[used[0]] == LINEAR:
-            return self.Z[np.ix_(rows, used)]
+            return self.Z[rows][:, used]
         phi, weight = np.ones((len(rows), 1)), np.ones(1)
         for j in used:
             factor, values = self.factor(j, theta[j])

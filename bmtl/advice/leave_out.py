@@ -108,7 +108,7 @@ def sharing_gain(
     zero = int(np.flatnonzero(rho == 0)[0])
     related = np.flatnonzero(rho)
     log_weight = log_bayes[related] - logsumexp(log_bayes[related])
-    related, log_weight = related[log_weight > -5.0], log_weight[log_weight > -5.0]
+    related, log_weight = related[log_weight > -3.0], log_weight[log_weight > -3.0]
 
     def at(m: int) -> tuple[Array, Array]:
         return leave_one_out(a, b, phi_a, phi_b, stats, fit.log_tau[m], float(rho[m]), float(fit.r[m]), carried)

@@ -30,6 +30,7 @@ from bmtl.advice.candidate import P_NULL, Candidate, climb
 from bmtl.advice.features import Dictionary, Theta
 from bmtl.advice.leave_out import sharing_gain
 from bmtl.advice.pair import P_UNCORRELATED, Integrated, PairStats, informative, integrate, pair_stats
+from bmtl.advice.sites import Sites
 
 Array = NDArray[np.float64]
 
@@ -170,7 +171,7 @@ class _Nested:
     table: Array
     r: Array
     fit: Integrated
-    arguments: tuple[Any, ...]
+    arguments: tuple[Sites, Sites, Array, Array, PairStats]
     carried: Array
 
     def gains(self) -> tuple[float, float, float, float]:

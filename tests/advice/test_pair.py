@@ -8,7 +8,7 @@ from scipy import integrate as quadrature
 from scipy.stats import multivariate_normal
 
 from bmtl.advice.leave_out import leave_one_out
-from bmtl.advice.pair import informative, integrate, log_evidence, noise_forms, pair_stats, weight_posterior
+from bmtl.advice.pair import informative, integrate, log_evidence, noise_forms, pair_stats, posterior
 from bmtl.advice.sites import INTERCEPT_SD, Sites, null_evidence, single_evidence
 from bmtl.families import Bernoulli, Gaussian
 
@@ -102,7 +102,7 @@ def test_leave_one_out_equals_refitting(r):
     sites, phi = problem(free=True)
     s = pair_stats(*sites, *phi)
     found = np.concatenate(leave_one_out(*sites, *phi, s, LOG_TAU, RHO, r))
-    sigma = 1 / weight_posterior(s, LOG_TAU, RHO, r)[2]
+    sigma = 1 / posterior(s, LOG_TAU, RHO, r).u
     C = dense_covariance(sites, phi, LOG_TAU, RHO, r, sigma)
     z = np.concatenate([t.z for t in sites])
     for i in range(len(z)):

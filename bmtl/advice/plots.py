@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bmtl.report import diagram
-from bmtl.report.style import COLOURS, FAINT, INK, STYLE, ink_on, label, minus
+from bmtl.report.style import COLOURS, FAINT, INK, STYLE, ink_on, label, minus, title
 
 if TYPE_CHECKING:
     from bmtl.advice import Advice
@@ -26,6 +26,9 @@ ARRANGEMENTS = {"weighted": (COLOURS["weight"], "o"), "merged": (COLOURS["merge"
 
 MAX_PAIRS = 24
 """Pairs shown by `probabilities`."""
+
+WIDTH = 4.8
+"""Inches; no wider, so that a picture can be read on a telephone."""
 
 
 def arrangement(advice: Advice) -> Figure:
@@ -57,7 +60,7 @@ def elpd(advice: Advice) -> Figure:
         Differences of ELPD to decoupled, nats per observation, ± 2 standard errors, for every task weighted, merged
         and as recommended. Differences far off the scale of the others are arrows with their number.
     """
-    return _make(_draw_elpd, _rows_size(advice, 0.5), advice)
+    return _make(_draw_elpd, _rows_size(advice), advice)
 
 
 def correlation(advice: Advice) -> Figure:
@@ -87,7 +90,7 @@ def noise(advice: Advice) -> Figure:
     Figure
         On log scales. The panel of noise is left out if no family has any, and has no mark for those without.
     """
-    return _make(_draw_noise, _rows_size(advice, 0.5), advice)
+    return _make(_draw_noise, _rows_size(advice), advice)
 
 
 def probabilities(advice: Advice) -> Figure:
@@ -103,7 +106,7 @@ def probabilities(advice: Advice) -> Figure:
         The pairs least likely to be decoupled first, at most `MAX_PAIRS` of them.
     """
     rows = min(len(advice.pairs), MAX_PAIRS)
-    return _make(_draw_probabilities, (5.4, 1.3 + 0.38 * max(rows, 2)), advice)
+    return _make(_draw_probabilities, (WIDTH, 1.3 + 0.38 * max(rows, 2)), advice)
 
 
 def trace(fit: Fit) -> Figure:
@@ -125,7 +128,7 @@ def trace(fit: Fit) -> Figure:
     """
     if fit.draws.trace is None:
         raise ValueError("only a fit by SVI or MAP has a trace of its ELBO")
-    return _make(_draw_trace, (5.4, 2.8), fit)
+    return _make(_draw_trace, (WIDTH, 2.8), fit)
 
 
 def overview(advice: Advice) -> Figure:
@@ -140,7 +143,7 @@ def overview(advice: Advice) -> Figure:
     Figure
     """
     drawn = [[diagram.draw, _draw_elpd], [_draw_correlation, _draw_noise]]
-    sizes = [[_arrangement_size(advice), _rows_size(advice, 0.5)], [_correlation_size(advice), _rows_size(advice, 0.5)]]
+    sizes = [[_arrangement_size(advice), _rows_size(advice)], [_correlation_size(advice), _rows_size(advice)]]
     widths = [max(row[j][0] for row in sizes) for j in range(2)]
     heights = [max(size[1] for size in row) for row in sizes]
 
@@ -160,17 +163,17 @@ def _make(draw: Callable[..., None], size: tuple[float, float], subject: Any) ->
     return fig
 
 
-def _rows_size(advice: Advice, row: float) -> tuple[float, float]:
-    return 5.4, 1.5 + row * max(len(advice.tasks), 2)
+def _rows_size(advice: Advice) -> tuple[float, float]:
+    return WIDTH, 1.5 + 0.5 * max(len(advice.tasks), 2)
 
 
 def _arrangement_size(advice: Advice) -> tuple[float, float]:
-    return 5.4, 1.6 + 0.5 * len(advice.tasks)
+    return WIDTH, 1.6 + 0.5 * len(advice.tasks)
 
 
 def _correlation_size(advice: Advice) -> tuple[float, float]:
-    side = 0.44 * max(len(advice.tasks), 3)
-    return max(2.5 + side, 5.4), 2.4 + side
+    side = 0.42 * max(len(advice.tasks), 3)
+    return max(2.3 + side, WIDTH), 2.3 + side
 
 
 def _rows(ax: Axes, names: list[str]) -> None:
@@ -192,7 +195,7 @@ def _draw_elpd(fig: FigureBase, advice: Advice) -> None:
     per_cell = per_cell[np.isfinite(per_cell["value"])].fillna({"half": 0.0})
     limit = _limit(per_cell)
     ax = fig.subplots()
-    ax.set_title("Gain over a model of its own", pad=16)
+    title(fig, "Gain over a model of its own")
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     ax.annotate(
         "decoupled", (0, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
@@ -203,7 +206,8 @@ def _draw_elpd(fig: FigureBase, advice: Advice) -> None:
             _point(ax, row.value, row.at + 0.25 * (k - 1), row.half, limit, colour, marker)
     ax.set_xlim(-1.08 * limit, 1.08 * limit)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.set_xlabel("ELPD difference, nats per observation (± 2 se)\n← worse than decoupled      better than decoupled →")
+    # Ordinary spaces in a row would become one in an SVG.
+    ax.set_xlabel(f"ELPD difference, nats per observation (± 2 se)\n← worse{chr(0xA0) * 8}better →")
     _rows(ax, [label(name) for name in order])
     handles = [Line2D([], [], color=c, marker=m, markersize=4.5, label=n) for n, (c, m) in ARRANGEMENTS.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -239,7 +243,7 @@ def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
         values[i, j] = values[j, i] = row.correlation
         letters[i, j] = letters[j, i] = row.verdict[0].upper()
     ax = fig.subplots()
-    ax.set_title("Correlation of the tasks’ functions")
+    title(fig, "Correlation of the tasks’ functions")
     ax.set_facecolor("#f2f2f2")
     image = ax.imshow(np.ma.masked_invalid(values), cmap="RdBu_r", vmin=-1, vmax=1)
     for i in range(n):
@@ -265,7 +269,7 @@ def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.set_yticklabels(["−1", "−0.5", "0", "0.5", "1"])
     fig.supxlabel(
-        "M merge   W weight   D decouple   U undecided   frame: one trunk", fontsize=8, color=FAINT, x=0.5, ha="center"
+        "M merge · W weight · D decouple · U undecided · frame: one trunk", fontsize=8, color=FAINT, x=0.5, ha="center"
     )
 
 
@@ -294,7 +298,7 @@ def _draw_noise(fig: FigureBase, advice: Advice) -> None:
                 )
     families = [str(name).replace("_", " ") for name in table["family"]]
     _rows(axes[0], [f"{label(name)}\n({family})" for name, family in zip(table.index, families, strict=True)])
-    axes[0].set_title("Noise and weight, mean and interval" if len(panels) == 2 else "Weight, mean and interval")
+    title(fig, "Noise and weight, mean and interval" if len(panels) == 2 else "Weight, mean and interval")
 
 
 def _log_ticks(ax: Axes, low: float, high: float) -> None:
@@ -312,7 +316,7 @@ def _draw_probabilities(fig: FigureBase, advice: Advice) -> None:
     table = advice.pairs.sort_values("p_decouple", kind="stable")[:MAX_PAIRS]
     ax = fig.subplots()
     left_out = len(advice.pairs) - len(table)
-    ax.set_title("Probabilities of each pair" + (f" (the {left_out} most decoupled left out)" if left_out else ""))
+    title(fig, "Probabilities of each pair" + (f"\n(the {left_out} most decoupled left out)" if left_out else ""))
     start = np.zeros(len(table))
     for verdict in ("merge", "weight", "decouple"):
         width = table[f"p_{verdict}"].to_numpy(float)
@@ -339,7 +343,7 @@ def _draw_trace(fig: FigureBase, fit: Fit) -> None:
     last = np.array([run[np.isfinite(run)][-1] if np.isfinite(run).any() else np.inf for run in runs])
     best = int(np.argmin(last))
     ax = fig.subplots()
-    ax.set_title("Course of the optimisation")
+    title(fig, "Course of the optimisation")
     for i, run in enumerate(runs):
         style = {"color": INK, "linewidth": 1.6, "zorder": 3} if i == best else {"color": COLOURS["undecided"]}
         ax.plot(np.arange(1, len(run) + 1), run, **style)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from bmtl.report.style import COLOURS, FAINT, INK, ink_on, label
+from bmtl.report.style import COLOURS, FAINT, INK, ink_on, label, title
 
 if TYPE_CHECKING:
     from bmtl.advice import Advice
@@ -20,7 +20,7 @@ def draw(fig: FigureBase, advice: Advice) -> None:
     found = advice.arrangement
     ax = fig.subplots()
     ax.set_axis_off()
-    ax.set_title("Best-supported arrangement (undecided)" if advice.verdict == "undecided" else "Arrangement")
+    title(fig, "Best-supported arrangement (undecided)" if advice.verdict == "undecided" else "Arrangement")
     # Across: the middles and half-widths of the four columns. Down: one row a task.
     (x_in, h_in), (x_trunk, h_trunk), (x_head, h_head), (x_task, h_task) = (7, 7), (29, 8), (51, 8), (82, 18)
     y, number = 0.0, 0
@@ -60,7 +60,8 @@ def draw(fig: FigureBase, advice: Advice) -> None:
     notes = ["−  follows its head with the sign flipped"] if found.flipped else []
     pairs = advice.pairs[advice.pairs["verdict"] == "undecided"]
     if 0 < len(pairs) <= 3:
-        notes += [f"undecided: {label(a, 28, 1)} – {label(b, 28, 1)}" for a, b in pairs[["task_a", "task_b"]].to_numpy()]
+        names = pairs[["task_a", "task_b"]].to_numpy()
+        notes += [f"undecided: {label(a, 28, 1)} – {label(b, 28, 1)}" for a, b in names]
     elif len(pairs):
         notes.append(f"{len(pairs)} of {len(advice.pairs)} pairs are undecided")
     for note in notes:

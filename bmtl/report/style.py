@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.figure import FigureBase
 
 COLOURS = {"merge": "#0072B2", "weight": "#009E73", "decouple": "#D55E00", "undecided": "#999999"}
 """Colour of each verdict, from the palette of Okabe and Ito."""
@@ -14,7 +15,7 @@ COLOURS = {"merge": "#0072B2", "weight": "#009E73", "decouple": "#D55E00", "unde
 INK, FAINT = "#222222", "#6b6b6b"
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif", "font.size": 9.0, "font.weight": "normal", "text.color": INK, "text.usetex": False,
-    "axes.labelsize": 9.0, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.labelsize": 9.0, "figure.titlesize": 10.5, "figure.titleweight": "bold",
     "axes.facecolor": "white", "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.grid": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.unicode_minus": True,
     "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "xtick.color": INK, "ytick.color": INK, "grid.color": "#dddddd",
@@ -46,3 +47,8 @@ def ink_on(colour: Any) -> str:
     channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     luminance = float(np.dot(channels, [0.2126, 0.7152, 0.0722]))
     return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.065 else INK
+
+
+def title(fig: FigureBase, text: str) -> None:
+    """Head a figure, flush left: over a narrow plot a title of its axes would stand out of the figure."""
+    fig.suptitle(text, x=0.01, ha="left")

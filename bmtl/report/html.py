@@ -1,0 +1,118 @@
+"""The report of an advice as one HTML file: style, script and pictures are inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import secrets
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from bmtl.advice import plots
+from bmtl.report import words
+from bmtl.report.style import COLOURS
+
+if TYPE_CHECKING:
+    from bmtl.advice import Advice
+
+PIXELS_PER_INCH = 96
+SMALLEST = 0.65
+"""To what part of its size a picture may shrink on a narrow screen before it scrolls instead."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page: its address holds its data."""
+
+    source: str
+    alternative: str
+    width: int
+    height: int
+
+    @property
+    def least_width(self) -> int:
+        return round(SMALLEST * self.width)
+
+
+def render(advice: Advice) -> str:
+    """The report as HTML.
+
+    Parameters
+    ----------
+    advice : Advice
+
+    Returns
+    -------
+    str
+        A whole page that refers to nothing outside itself. The same advice gives the same page.
+    """
+    drawn = {name: (getattr(plots, name)(advice), said) for name, said in words.alternatives(advice).items()}
+    if advice.fit.draws.trace is not None:
+        drawn["trace"] = (plots.trace(advice.fit), words.trace_alternative(advice.fit))
+    return _environment().get_template("template.html").render(
+        advice=advice,
+        pictures={name: _picture(name, figure, said) for name, (figure, said) in drawn.items()},
+        answer=words.VERDICTS[advice.verdict],
+        in_words=words.in_words(advice.arrangement),
+        checks=advice.fit.checks.sort_values(["needed", "passed"], ascending=[False, True], kind="stable"),
+        colours=COLOURS,
+    )
+
+
+def write(advice: Advice, path: str | Path) -> None:
+    """Write the report, atomically: either the whole file is there or what was there before.
+
+    Parameters
+    ----------
+    advice : Advice
+    path : str or Path
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    page = render(advice)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("bmtl", "report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "number": words.number, "percent": words.percent, "duration": words.duration,
+    }
+    made.filters.update(filters)
+    made.globals.update(with_se=words.with_se, interval=words.interval)
+    return made
+
+
+def _picture(name: str, figure: Figure, alternative: str) -> Picture:
+    settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": name}
+    to = io.StringIO()
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # Text stays text, and the reader's browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(to, format="svg", facecolor="white", metadata={"Date": None})
+    width, height = (round(PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
+    data = base64.b64encode(to.getvalue().encode("utf-8")).decode("ascii")
+    return Picture(f"data:image/svg+xml;base64,{data}", alternative, width, height)

@@ -1,0 +1,74 @@
+"""The page in a browser, as narrow as a telephone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape, unescape
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bmtl.report import html
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
+    "--disable-background-networking", "--disable-sync", "--dump-dom",
+]
+LISTEN = """<script>
+window.problems = [];
+window.addEventListener("error", (event) => problems.push(event.message || "not loaded: " + event.target.src), true);
+document.addEventListener("securitypolicyviolation", (event) => problems.push("refused: " + event.blockedURI));
+console.error = console.warn = (...words) => problems.push(words.join(" "));
+</script>"""
+MEASURE = """<script>
+addEventListener("load", () => {
+  const button = document.querySelector("#pairs th:nth-child(4) button");
+  const column = () => [...document.querySelectorAll("#pairs tbody td:nth-child(4)")].map((td) => +td.dataset.value);
+  button.click();
+  const down = column(), first = button.parentElement.getAttribute("aria-sort");
+  button.click();
+  const up = column(), second = button.parentElement.getAttribute("aria-sort");
+  const found = document.createElement("pre");
+  found.id = "found";
+  found.textContent = JSON.stringify({
+    width: document.documentElement.scrollWidth, window: innerWidth, problems, down, up, aria: [first, second],
+    buttons: document.querySelectorAll("th button").length,
+    unseen: [...document.images].filter((image) => !image.complete || !image.naturalWidth).length,
+  });
+  parent.document.body.append(found);
+});
+</script>"""
+
+
+def open_page(page: str, folder: Path) -> dict[str, Any]:
+    page = page.replace("<title>", LISTEN + "<title>", 1).replace("</body>", MEASURE + "</body>")
+    # In a frame, because a window of Chromium is at least 500 pixels wide.
+    file = folder / "frame.html"
+    file.write_text(f'<!DOCTYPE html><body><iframe width="390" height="844" srcdoc="{escape(page)}"></iframe>', "utf-8")
+    done = subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", file.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    )
+    match = re.search(r'<pre id="found">([^<]*)</pre>', done.stdout, re.DOTALL)
+    assert match, done.stderr
+    return json.loads(unescape(match[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the page with")
+@pytest.mark.parametrize("which", ["advice", "unconverged"])
+def test_page_on_a_telephone(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    advice: SimpleNamespace = request.getfixturevalue(which)
+    advice.reason += " " + "x" * 200  # a word that no line can hold
+    found = open_page(html.render(advice), tmp_path)
+    assert found["problems"] == [] and found["unseen"] == 0
+    assert found["window"] <= 390 and found["width"] <= found["window"]
+    assert found["buttons"] == 20
+    assert found["aria"] == ["descending", "ascending"]
+    assert found["down"] == sorted(found["down"], reverse=True) and found["up"] == sorted(found["down"])

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bmtl.report import diagram
-from bmtl.report.style import COLOURS, FAINT, INK, STYLE, ink_on, label, minus, title
+from bmtl.report.style import COLOURS, FAINT, INK, STYLE, ink_on, label, minus, rows, title
 
 if TYPE_CHECKING:
     from bmtl.advice import Advice
@@ -105,8 +105,8 @@ def probabilities(advice: Advice) -> Figure:
     Figure
         The pairs least likely to be decoupled first, at most `MAX_PAIRS` of them.
     """
-    rows = min(len(advice.pairs), MAX_PAIRS)
-    return _make(_draw_probabilities, (WIDTH, 1.3 + 0.38 * max(rows, 2)), advice)
+    shown = min(len(advice.pairs), MAX_PAIRS)
+    return _make(_draw_probabilities, (WIDTH, 1.3 + 0.38 * max(shown, 2)), advice)
 
 
 def trace(fit: Fit) -> Figure:
@@ -173,10 +173,10 @@ def _arrangement_size(advice: Advice) -> tuple[float, float]:
 
 def _correlation_size(advice: Advice) -> tuple[float, float]:
     side = 0.42 * max(len(advice.tasks), 3)
-    return max(2.3 + side, WIDTH), 2.3 + side
+    return max(2.4 + side, WIDTH), 2.0 + side
 
 
-def _rows(ax: Axes, names: list[str]) -> None:
+def _label_rows(ax: Axes, names: list[str]) -> None:
     """One horizontal row a task, the first on top."""
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -202,13 +202,13 @@ def _draw_elpd(fig: FigureBase, advice: Advice) -> None:
         ha="center", va="bottom", fontsize=8, color=FAINT,
     )
     for k, (name, (colour, marker)) in enumerate(ARRANGEMENTS.items()):
-        for row in per_cell[per_cell["arrangement"] == name].itertuples():
+        for row in rows(per_cell[per_cell["arrangement"] == name]):
             _point(ax, row.value, row.at + 0.25 * (k - 1), row.half, limit, colour, marker)
     ax.set_xlim(-1.08 * limit, 1.08 * limit)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     # Ordinary spaces in a row would become one in an SVG.
     ax.set_xlabel(f"ELPD difference, nats per observation (± 2 se)\n← worse{chr(0xA0) * 8}better →")
-    _rows(ax, [label(name) for name in order])
+    _label_rows(ax, [label(name) for name in order])
     handles = [Line2D([], [], color=c, marker=m, markersize=4.5, label=n) for n, (c, m) in ARRANGEMENTS.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=3)
 
@@ -228,8 +228,8 @@ def _point(ax: Axes, x: float, y: float, half: float, limit: float, colour: str,
     side = np.sign(x)
     ax.plot(side * 1.04 * limit, y, marker="<" if side < 0 else ">", color=colour, markersize=5.5, clip_on=False)
     ax.annotate(
-        minus(f"{x:+.2g}"), (side * 1.04 * limit, y), (-side * 5, 0), textcoords="offset points", fontsize=7.5,
-        color=INK, ha="right" if side > 0 else "left", va="center_baseline",
+        minus(f"{float(f'{x:.2g}'):+g}"), (side * 1.04 * limit, y), (-side * 5, 0), textcoords="offset points",
+        fontsize=7.5, color=INK, ha="right" if side > 0 else "left", va="center_baseline",
     )
 
 
@@ -238,7 +238,7 @@ def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
     n = len(order)
     values = np.full((n, n), np.nan)
     letters = np.full((n, n), "", dtype=object)
-    for row in advice.pairs.itertuples():
+    for row in rows(advice.pairs):
         i, j = order.index(row.task_a), order.index(row.task_b)
         values[i, j] = values[j, i] = row.correlation
         letters[i, j] = letters[j, i] = row.verdict[0].upper()
@@ -275,7 +275,7 @@ def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
 
 def _draw_noise(fig: FigureBase, advice: Advice) -> None:
     table = advice.tasks.set_index("task").loc[list(advice.arrangement.names)]
-    panels = {"noise": "noise (outcome’s own units)", "weight": "weight (information\nper observation)"}
+    panels = {"noise": "noise (own units)", "weight": "weight (information\nper observation)"}
     if not np.isfinite(table["noise"]).any():
         del panels["noise"]
     axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -297,7 +297,7 @@ def _draw_noise(fig: FigureBase, advice: Advice) -> None:
                     fontsize=8, color=FAINT, fontstyle="italic",
                 )
     families = [str(name).replace("_", " ") for name in table["family"]]
-    _rows(axes[0], [f"{label(name)}\n({family})" for name, family in zip(table.index, families, strict=True)])
+    _label_rows(axes[0], [f"{label(name)}\n({family})" for name, family in zip(table.index, families, strict=True)])
     title(fig, "Noise and weight, mean and interval" if len(panels) == 2 else "Weight, mean and interval")
 
 
@@ -321,7 +321,7 @@ def _draw_probabilities(fig: FigureBase, advice: Advice) -> None:
     for verdict in ("merge", "weight", "decouple"):
         width = table[f"p_{verdict}"].to_numpy(float)
         ax.barh(range(len(table)), width, left=start, color=COLOURS[verdict], height=0.72)
-        for y in np.flatnonzero(width >= 0.12):
+        for y in (int(at) for at in np.flatnonzero(width >= 0.12)):
             text = f"{100 * width[y]:.0f} %"
             x = start[y] + width[y] / 2
             ax.text(x, y, text, ha="center", va="center_baseline", fontsize=7.5, color=ink_on(COLOURS[verdict]))
@@ -330,7 +330,7 @@ def _draw_probabilities(fig: FigureBase, advice: Advice) -> None:
         slant = "italic" if verdict == "undecided" else "normal"
         ax.text(1.02, y, verdict, va="center_baseline", fontsize=8, fontstyle=slant)
     names = [f"{label(a, 26, 1)}\n{label(b, 26, 1)}" for a, b in zip(table["task_a"], table["task_b"], strict=True)]
-    _rows(ax, names)
+    _label_rows(ax, names)
     ax.tick_params(axis="y", labelsize=7.5)
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])

@@ -100,6 +100,7 @@ def _environment() -> Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "number": words.number, "percent": words.percent, "duration": words.duration,
+        "correlation": words.correlation,
     }
     made.filters.update(filters)
     made.globals.update(with_se=words.with_se, interval=words.interval)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import FigureBase
 
@@ -52,3 +54,8 @@ def ink_on(colour: Any) -> str:
 def title(fig: FigureBase, text: str) -> None:
     """Head a figure, flush left: over a narrow plot a title of its axes would stand out of the figure."""
     fig.suptitle(text, x=0.01, ha="left")
+
+
+def rows(table: pd.DataFrame) -> Iterable[Any]:
+    """Rows as named tuples; to the types of pandas any of their values may be anything."""
+    return table.itertuples()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bmtl.advice.plots import MAX_PAIRS
 from bmtl.arrangement import Arrangement
-from bmtl.report.style import minus
+from bmtl.report.style import minus, rows
 
 if TYPE_CHECKING:
     from bmtl.advice import Advice
@@ -59,6 +59,11 @@ def interval(middle: float, low: float, high: float) -> str:
     if not math.isfinite(float(middle)):
         return NONE
     return f"{number(middle)} ({number(low)} to {number(high)})"
+
+
+def correlation(value: float) -> str:
+    """To two decimals."""
+    return minus(f"{float(value):.2f}") if math.isfinite(float(value)) else NONE
 
 
 def percent(p: float) -> str:
@@ -122,7 +127,7 @@ def alternatives(advice: Advice) -> dict[str, str]:
 def _elpd(advice: Advice) -> str:
     table = advice.differences[advice.differences["arrangement"] == "recommended"]
     each = [
-        f"{row.task} {with_se(row.difference / row.n, row.se / row.n, signed=True)}" for row in table.itertuples()
+        f"{row.task} {with_se(row.difference / row.n, row.se / row.n, signed=True)}" for row in rows(table)
     ]
     return (
         "Points with error bars: difference of each task’s ELPD to decoupled, weighted, merged and as recommended. "
@@ -135,7 +140,7 @@ def _correlation(advice: Advice) -> str:
     if table.empty:
         return "Heat map of task correlations, none of which is known."
     strongest = table.loc[table["correlation"].abs().sort_values(ascending=False).index][:3]
-    each = [f"{row.task_a} and {row.task_b} {minus(f'{row.correlation:.2f}')}" for row in strongest.itertuples()]
+    each = [f"{row.task_a} and {row.task_b} {correlation(row.correlation)}" for row in rows(strongest)]
     counts = advice.pairs["verdict"].value_counts()
     verdicts = listed(f"{count} {verdict}" for verdict, count in counts.items())
     return f"Heat map of task correlations. Strongest: {'; '.join(each)}. Verdicts of the pairs: {verdicts}."
@@ -143,7 +148,7 @@ def _correlation(advice: Advice) -> str:
 
 def _noise(advice: Advice) -> str:
     each = []
-    for row in advice.tasks.itertuples():
+    for row in rows(advice.tasks):
         noise = f"noise {number(row.noise)}, " if np.isfinite(row.noise) else ""
         each.append(f"{row.task}: {noise}weight {number(row.weight)}")
     return f"Mean and interval of each task’s noise and weight on log scales. {'; '.join(each)}."

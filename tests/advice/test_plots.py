@@ -89,7 +89,7 @@ def test_a_flipped_sign_is_named() -> None:
 def test_a_huge_difference_is_an_arrow_with_its_number() -> None:
     ax = plots.elpd(advice(5)).axes[0]
     assert ax.get_xlim()[1] < 2
-    assert "−1e+02" in [text.get_text() for text in ax.texts]
+    assert "−100" in [text.get_text() for text in ax.texts]
 
 
 def test_differences_may_be_missing() -> None:

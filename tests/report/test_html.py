@@ -82,7 +82,7 @@ def test_structure(advice: SimpleNamespace) -> None:
 
 def test_the_answer_comes_first(advice: SimpleNamespace) -> None:
     (head,) = Page(html.render(advice)).text["header"]
-    assert "Probability of this arrangement: 72 %" in head and advice.reason in head
+    assert "Probability of this kind of arrangement: 72 %" in head and advice.reason in head
     assert "“systolic blood pressure” with the sign flipped" in head
     assert "On its own: “hospital nights (permuted)”." in head
     assert "converge" not in head
@@ -136,7 +136,7 @@ def test_banner_of_an_unconverged_fit(unconverged: SimpleNamespace) -> None:
     (head,) = page.text["header"]
     assert "This advice is undecided because the fit did not converge: settled of ELBO is 60" in head
     assert unconverged.warnings[0] in head
-    assert head.index("did not converge") < head.index("Probability of this arrangement")
+    assert head.index("did not converge") < head.index("Probability of")
     assert "Best supported so far" in head
 
 

@@ -49,6 +49,10 @@ def test_duration(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
 
 
+def test_correlation() -> None:
+    assert [words.correlation(r) for r in (-0.123, 0.001, -0.001, math.nan)] == ["−0.12", "0.00", "0.00", "–"]
+
+
 def test_interval() -> None:
     assert words.interval(1.0, 0.5, 2.0) == "1.00 (0.500 to 2.00)"
     assert words.interval(math.nan, math.nan, math.nan) == "–"

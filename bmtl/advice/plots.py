@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bmtl.report import diagram
 from bmtl.report.style import COLOURS, FAINT, INK, STYLE, ink_on, label, minus, rows, title
@@ -307,7 +307,10 @@ def _log_ticks(ax: Axes, low: float, high: float) -> None:
     widen = 10 ** (0.56 * decades)
     middle = (low * high) ** 0.5
     ax.set_xlim(middle / widen, middle * widen)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if decades < 2 else (1,), numticks=5))
+    powers = 10.0 ** np.arange(np.floor(np.log10(middle / widen)), np.ceil(np.log10(middle * widen)) + 1)
+    ticks = np.multiply.outer(powers, [1, 2, 5] if decades < 1.6 else [1]).ravel()
+    ticks = ticks[(ticks >= middle / widen) & (ticks <= middle * widen)]
+    ax.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 4)].tolist()))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -353,6 +356,7 @@ def _draw_trace(fig: FigureBase, fit: Fit) -> None:
     if high > low:
         ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     ax.grid(linewidth=0.7)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("chunk of steps")
     ax.set_ylabel("−ELBO, nats")
     handles = [Line2D([], [], color=INK, label="best restart"), Line2D([], [], color="#999999", label="other restarts")]

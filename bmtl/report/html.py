@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bmtl.advice import Advice
 
 PIXELS_PER_INCH = 96
-SMALLEST = 0.65
-"""To what part of its size a picture may shrink on a narrow screen before it scrolls instead."""
+SMALLEST, LARGEST = 0.65, 1.3
+"""To what part of its size a picture may shrink on a narrow screen before it scrolls instead, and how far it grows."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Picture:
     @property
     def least_width(self) -> int:
         return round(SMALLEST * self.width)
+
+    @property
+    def most_width(self) -> int:
+        return round(LARGEST * self.width)
 
 
 def render(advice: Advice) -> str:

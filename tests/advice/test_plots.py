@@ -105,6 +105,16 @@ def test_noise_only_where_there_is_any() -> None:
     assert len(plots.noise(subject).axes) == 1
 
 
+@pytest.mark.parametrize("spread", [1.0, 2.0, 10.0, 300.0, 1e8])
+def test_log_scales_have_a_few_plain_ticks(spread: float) -> None:
+    subject = advice(3)
+    columns = ["weight", "weight_low", "weight_high"]
+    subject.tasks[columns] = np.outer([1.0, 1.0, spread], [1.0, 0.9, 1.1])
+    ax = plots.noise(subject).axes[1]
+    low, high = ax.get_xlim()
+    assert 2 <= len(ax.get_xticks()) <= 4 and all(low <= tick <= high for tick in ax.get_xticks())
+
+
 def test_many_pairs_are_cut() -> None:
     figure = plots.probabilities(advice(12))
     assert len(figure.axes[0].get_yticklabels()) == plots.MAX_PAIRS

@@ -68,8 +68,8 @@ def run(
     settling = Settling(runs[0] * runs[1], cells)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
         for number in range(-(-settings.max_steps // CHUNK)):
-            rate = settings.learning_rate * settling.factor
-            params, state, losses = svi.chunk(params, state, fixed, mask, jax.random.fold_in(key, number), rate)
+            now = (settings.learning_rate * settling.factor, settling.likelihood)
+            params, state, losses = svi.chunk(params, state, fixed, mask, jax.random.fold_in(key, number), *now)
             losses = np.asarray(losses).reshape(-1, CHUNK)
             if not np.all(np.isfinite(losses[:, -1])):
                 raise FitError(f"the ELBO of {type(model).__name__} is not finite after {(number + 1) * CHUNK} steps")
@@ -160,7 +160,7 @@ class NumPyroSVI:
         z = jnp.concatenate([params["point"], q.sample(key)])
         return -self.latent.log_density(z, arrays, scale) - entropy
 
-    def _chunk(self, params: Any, state: Any, fixed: Any, mask: Any, key: Any, rate: Any) -> Any:
+    def _chunk(self, params: Any, state: Any, fixed: Any, mask: Any, key: Any, rate: Any, likelihood: Any) -> Any:
         folds, restarts = params["loc"].shape[:2]
         # All runs see the same rows in the same order: their objectives then differ by what they are, not by luck.
         batch_keys = jax.random.split(jax.random.fold_in(key, 0), CHUNK)
@@ -172,7 +172,7 @@ class NumPyroSVI:
             arrays = fixed | own
             if self.batch < self.n_rows:
                 arrays = take_rows(arrays, jax.random.randint(batch_key, (self.batch,), 0, self.n_rows))
-            scale = self.n_rows / self.batch
+            scale = likelihood * self.n_rows / self.batch
             loss, gradient = jax.value_and_grad(self.negative_elbo)(params, key, arrays, scale)
             update, state = self.adam.update(gradient, state)
             return (jax.tree.map(lambda p, u: p - rate * u, params, update), state), loss

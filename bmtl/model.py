@@ -74,8 +74,8 @@ def observe(
         eta = c[..., None] + a[..., None] * f[..., head_of_task, :]
     else:
         # Each row belongs to one task: pick that task's head, row by row.
-        head = e.xp.asarray(head_of_task)[data.task]
-        own = e.xp.sum(f * (head == e.xp.arange(f.shape[-2])[:, None]), axis=-2)
+        of_task = e.asarray(head_of_task)[data.task]
+        own = e.xp.sum(f * (of_task == e.asarray(np.arange(f.shape[-2]))[:, None]), axis=-2)
         eta = c[..., data.task] + a[..., data.task] * own
     for block in data.blocks():
         members = block.tasks
@@ -86,9 +86,8 @@ def observe(
         if data.task is None:
             e.observe(block, eta[..., members, :], scale[..., None], data.scale)
         else:
-            position = np.zeros(design.n_tasks, dtype=int)
-            position[members] = np.arange(len(members))
-            e.observe(block, eta, scale[..., e.xp.asarray(position)[data.task]], data.scale)
+            # Tasks of the long layout are of one family, so that the block's tasks are all tasks.
+            e.observe(block, eta, scale[..., data.task], data.scale)
 
 
 def noise_site(block: str) -> str:

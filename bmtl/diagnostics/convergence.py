@@ -14,6 +14,9 @@ MIN_BFMI = 0.3
 MAX_K = 0.7
 """Thresholds of Vehtari et al. (Bayesian Analysis, 2021) and of Betancourt (2016) for E-BFMI."""
 
+MIN_DRAWS_K = 25
+"""Draws whose largest fifth are the five that a Pareto tail needs at the least."""
+
 GOOD = ("at most", "at least")
 
 
@@ -74,9 +77,14 @@ def _optimised(draws: Draws) -> list[tuple]:
 
 
 def guide_k(draws: Draws) -> float:
-    """Pareto k̂ of the importance ratios p/q of a guide (Yao et al., "Yes, but did it work?", ICML 2018)."""
+    """Pareto k̂ of the importance ratios p/q of a guide (Yao et al., "Yes, but did it work?", ICML 2018).
+
+    NaN where there are too few draws to tell.
+    """
     assert draws.log_ratio is not None
     ratio = draws.log_ratio[np.isfinite(draws.log_ratio)]
+    if len(ratio) < MIN_DRAWS_K:
+        return float("nan")
     return float(array_stats.psislw(ratio, r_eff=1.0, axis=-1)[1])
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,119 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 def rng() -> np.random.Generator:
     """A generator with the same seed in every test."""
     return np.random.default_rng(20_240_607)
+
+
+@pytest.fixture(scope="session")
+def five() -> Any:
+    """Five tasks, one of each family, that share 24 rows: cells missing, counts with exposures."""
+    from bmtl.tasks import Tasks
+
+    rng = np.random.default_rng(11)
+    n = 24
+    X = rng.normal(size=(n, 3)) * [1.0, 10.0, 0.1] + [0.0, 5.0, 1.0]
+    f = (X[:, 0] + 0.1 * X[:, 1])[:, None]
+    exposure = np.ones((n, 5))
+    exposure[:, 3:] = rng.uniform(0.5, 3.0, (n, 2))
+    rate = exposure * np.exp(0.4 * f)
+    Y = np.column_stack([
+        30.0 + 7.0 * (f[:, 0] + rng.normal(size=n)),
+        -2.0 * f[:, 0] + rng.standard_t(4, n),
+        (f[:, 0] + rng.logistic(size=n) > 0).astype(float),
+        rng.poisson(rate[:, 3]),
+        rng.poisson(rate[:, 4] * rng.gamma(2.0, 0.5, n)),
+    ])
+    Y[rng.random((n, 5)) < 0.2] = np.nan
+    families = ["gaussian", "student_t", "bernoulli", "poisson", "negative_binomial"]
+    return Tasks.from_arrays(X, Y, families, names=["size", "tail", "any", "count", "burst"], exposure=exposure)
+
+
+@pytest.fixture(scope="session")
+def grouped() -> Callable[[str], Any]:
+    """Three groups of rows as three tasks of one family (the long layout), some outcomes missing."""
+    import pandas as pd
+
+    from bmtl.tasks import Tasks
+
+    def make(family: str) -> Any:
+        rng = np.random.default_rng(12)
+        n = 30
+        x = rng.normal(size=(n, 2))
+        exposure = rng.uniform(0.5, 3.0, n)
+        f = x[:, 0] - 0.5 * x[:, 1]
+        noise = rng.standard_t(4, n)
+        y = {
+            "gaussian": 3.0 + 2.0 * f + noise,
+            "student_t": 3.0 + 2.0 * f + noise,
+            "bernoulli": (f + noise > 0).astype(float),
+            "poisson": rng.poisson(exposure * np.exp(0.3 * f)).astype(float),
+            "negative_binomial": rng.poisson(exposure * np.exp(0.3 * f) * rng.gamma(2.0, 0.5, n)).astype(float),
+        }[family]
+        y[[4, 17]] = np.nan
+        frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y, "time": exposure, "school": list("uvw") * 10})
+        counts = family in ("poisson", "negative_binomial")
+        return Tasks.from_groups(frame, ["a", "b"], "y", "school", family, exposure="time" if counts else None)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pair() -> Any:
+    """Two Gaussian tasks that are linear in two shared inputs; 40 rows."""
+    from bmtl.tasks import Tasks
+
+    rng = np.random.default_rng(13)
+    X = rng.normal(size=(40, 2))
+    Y = X @ np.array([[1.0, -0.5], [0.5, 2.0]]) + rng.normal(size=(40, 2)) * [0.7, 1.5] + [3.0, -8.0]
+    return Tasks.from_arrays(X, Y, ["gaussian", "gaussian"], names=["u", "v"])
+
+
+@pytest.fixture(scope="session")
+def programs() -> SimpleNamespace:
+    """Programs run by hand: ``draw`` sites from the prior, and the log-joint of a model at given sites.
+
+    ``draw(model, tasks, seed)`` gives site values; ``numpyro``/``pyro`` ``(model, tasks, sites, values=None)`` the
+    log-joint, with other arrays in the place of those of the tasks if ``values`` are given.
+    """
+    import jax
+    import numpyro
+    import pyro
+    import torch
+    from numpyro.infer.util import log_density
+
+    from bmtl.data import Data, Design, arrays
+    from bmtl.engine.numpyro import NumPyroEngine
+    from bmtl.engine.pyro import PyroEngine
+
+    def draw(model: Any, tasks: Any, seed: int = 0) -> dict[str, np.ndarray]:
+        design = Design.of(tasks)
+        data = Data(design, {name: jax.numpy.asarray(value) for name, value in arrays(tasks, design).items()})
+        with numpyro.handlers.trace() as found, numpyro.handlers.seed(rng_seed=seed):
+            model.program(NumPyroEngine(), data)
+        return {
+            name: np.array(site["value"]) for name, site in found.items()
+            if site["type"] == "sample" and not site["is_observed"]
+        }
+
+    def on_numpyro(model: Any, tasks: Any, sites: Mapping[str, Any], values: Any = None, scale: float = 1.0) -> Any:
+        design = Design.of(tasks)
+        values = arrays(tasks, design) if values is None else values
+        data = Data(design, {name: jax.numpy.asarray(value) for name, value in values.items()}, scale)
+        return log_density(lambda: model.program(NumPyroEngine(), data), (), {}, dict(sites))[0]
+
+    def pyro_trace(model: Any, tasks: Any, sites: Mapping[str, Any], values: Any = None, scale: float = 1.0) -> Any:
+        design = Design.of(tasks)
+        values = arrays(tasks, design) if values is None else values
+        data = Data(design, {name: torch.as_tensor(value) for name, value in values.items()}, scale)
+        held = {name: torch.as_tensor(value) for name, value in sites.items()}
+        program = pyro.poutine.condition(lambda: model.program(PyroEngine(), data), data=held)
+        found = pyro.poutine.trace(program).get_trace()
+        found.compute_log_prob()
+        return found
+
+    def on_pyro(*args: Any, **kwargs: Any) -> Any:
+        return pyro_trace(*args, **kwargs).log_prob_sum()
+
+    return SimpleNamespace(draw=draw, numpyro=on_numpyro, pyro=on_pyro, pyro_trace=pyro_trace)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

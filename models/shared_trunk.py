@@ -1,7 +1,8 @@
 """Tasks on shared trunks.
 
-Story: inputs become features on a trunk, φ(x). Each head reads the features, f_h(x) = φ(x)·w_h/√k. A task follows a head
-up to its own intercept c_t, amplitude a_t and (when told so) sign, and is observed with its own homoscedastic noise:
+Story: inputs become features on a trunk, φ(x). Each head reads the features, f_h(x) = φ(x)·w_h/√k. A task follows a
+head up to its own intercept c_t, amplitude a_t and (when told so) sign, and is observed with its own homoscedastic
+noise:
 
     θ ~ trunk,   w_h ~ relation,   a_t ~ HalfNormal,   c_t ~ Normal,   σ_t ~ noise
     η_t(x) = c_t ± a_t · φ(x)·w_h(t)/√k

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from bmtl import versions
 from bmtl.advice import reasons
 from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, name, rank
-from bmtl.advice.confirm import Trial, Trials, light
+from bmtl.advice.confirm import Trial, Trials
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
 from bmtl.arrangement import Arrangement
-from bmtl.fitting.fit import check_model, choose
+from bmtl.fitting.fit import check_model, choose, choose_trunk
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import Settings, resolve
+from bmtl.results import Fit
 from bmtl.tasks import Tasks
 
 HARM = 2.0
@@ -86,7 +87,11 @@ def advise(
     screened = screen(tasks, linear=model.trunk.linear, seed=seed)
     log_p, sign = _tables(screened, tasks.n_tasks)
     ranked = rank(log_p)
-    trials = Trials(model, tasks, light(settings), engine, device, seed, folds, Progress(progress))
+    bars = Progress(progress)
+    settings = choose_trunk(
+        replace(model, arrangement=Arrangement.shared(tasks.names)), tasks, settings, engine, device, seed, bars
+    )
+    trials = Trials(model, tasks, settings, engine, device, seed, folds, bars)
     base = {
         "decoupled": Arrangement.decoupled(tasks.names),
         "weighted": Arrangement.shared(tasks.names),
@@ -107,7 +112,7 @@ def advise(
             best = base["decoupled"]
             recommended = tried[0]
     outcomes = dict(zip((*base, "recommended"), (*tried, recommended), strict=True))
-    fit = recommended.fit
+    fit = trials.fit(best)
     if fit.problems:
         warnings.append(f"The recommended fit did not converge ({fit.problems}): the advice is undecided.")
 
@@ -118,7 +123,7 @@ def advise(
     gain, se = float(total["difference"].sum()), _total_se(recommended, tried[0])
     return Advice(
         pairs=pairs,
-        tasks=_tasks(outcomes, tasks, differences),
+        tasks=_tasks(outcomes, fit, differences),
         differences=differences,
         arrangement=best,
         arrangements=_arrangements(ranked, tasks, sign),
@@ -153,10 +158,10 @@ def _merged(names: tuple[str, ...], sign: np.ndarray) -> Arrangement:
 def _harmed(recommended: Trial, decoupled: Trial) -> list[str]:
     """Tasks that share a trunk and predict left-out cells worse for it, beyond noise."""
     difference, se = recommended.over(decoupled)
-    alone = {trunk[0][0] for trunk in recommended.fit.arrangement.trunks if sum(map(len, trunk)) == 1}
+    alone = {trunk[0][0] for trunk in recommended.arrangement.trunks if sum(map(len, trunk)) == 1}
     return [
         own
-        for own, d, s in zip(recommended.fit.tasks.names, difference, se, strict=True)
+        for own, d, s in zip(recommended.tasks.names, difference, se, strict=True)
         if own not in alone and d < -HARM * s and d < -SMALL
     ]
 
@@ -227,16 +232,15 @@ def _differences(outcomes: dict[str, Trial], tasks: Tasks) -> pd.DataFrame:
 
 def _total_se(trial: Trial, other: Trial) -> float:
     """Paired standard error of the total difference, with cells of one row summed first: they are not independent."""
-    tasks = trial.fit.tasks
+    tasks = trial.tasks
     by_row = np.zeros(tasks.n_rows)
     for rows, ours, theirs in zip(tasks.rows, trial.pointwise, other.pointwise, strict=True):
         np.add.at(by_row, rows, ours - theirs)
     return float(np.sqrt(len(by_row) * by_row.var()))
 
 
-def _tasks(outcomes: dict[str, Trial], tasks: Tasks, differences: pd.DataFrame) -> pd.DataFrame:
-    recommended = outcomes["recommended"]
-    fit = recommended.fit
+def _tasks(outcomes: dict[str, Trial], fit: Fit, differences: pd.DataFrame) -> pd.DataFrame:
+    tasks = fit.tasks
     table = fit.weights()
     table.insert(2, "n", [len(rows) for rows in tasks.rows])
     for arrangement, trial in outcomes.items():

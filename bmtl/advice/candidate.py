@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from bmtl.advice.features import Dictionary, Theta, spread_rows
@@ -15,8 +16,8 @@ from bmtl.advice.sites import Single, Sites, initial_sites, null_evidence, refin
 P_NULL = 0.15
 #: Cells a search looks at; evidences of pairs use all of them.
 N_SEARCH = 1000
-#: Kernels kept from a search.
-N_KEPT = 40
+#: Kernels kept from a search, and how many of them are weighed against no signal on all cells.
+N_KEPT, N_ALL_CELLS = 40, 3
 
 
 class Candidate:
@@ -37,9 +38,8 @@ class Candidate:
             self._use(self.cells.take(index))
             self._search()
         self.visited = sorted(self.singles, key=self.score, reverse=True)[:N_KEPT]
-        scores = np.array([self.score(theta) for theta in self.visited])
-        self.log_signal = float(logsumexp(scores))
-        self.log_null = null_evidence(self.sites)
+        #: Log evidence of no signal over that of signal, on all cells.
+        self.log_null_ratio = null_evidence(self.cells) - float(logsumexp(self._on_all_cells(index)))
 
     def _use(self, sites: Sites) -> None:
         self.sites = sites
@@ -50,6 +50,15 @@ class Candidate:
             self.singles[theta] = single_evidence(self.sites, self.dictionary.features(theta, self.sites.rows))
         return self.singles[theta]
 
+    def _on_all_cells(self, searched: NDArray[np.intp]) -> list[float]:
+        if len(searched) == len(self.cells.y):
+            return [self.score(theta) for theta in self.visited]
+        return [
+            self.dictionary.log_prior(theta)
+            + single_evidence(self.cells, self.dictionary.features(theta, self.cells.rows)).log_evidence
+            for theta in self.visited[:N_ALL_CELLS]
+        ]
+
     def score(self, theta: Theta) -> float:
         return self.dictionary.log_prior(theta) + self.single(theta).log_evidence
 
@@ -58,7 +67,7 @@ class Candidate:
 
     def signal(self) -> float:
         """Posterior probability of signal, on the task's own cells."""
-        odds = np.log1p(-P_NULL) + self.log_signal - np.log(P_NULL) - self.log_null
+        odds = np.log1p(-P_NULL) - np.log(P_NULL) - self.log_null_ratio
         return float(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
     def r2(self) -> float:

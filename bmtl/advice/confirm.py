@@ -12,6 +12,8 @@ from bmtl import data as arrays_of
 from bmtl import replay
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
+from bmtl.diagnostics.convergence import MAX_K, guide_k
+from bmtl.fitting.draws import Draws
 from bmtl.fitting.fit import sample
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS, SVI, Settings, point_trunk
@@ -25,15 +27,16 @@ class Trial:
 
     Attributes
     ----------
-    fit : Fit
-        On all cells.
+    arrangement : Arrangement
+    tasks : Tasks
     pointwise : list of ndarray
         For each task, log predictive density of each of its cells (nats, user's units) when it is left out.
     evidence : str
         How they were left out.
     """
 
-    fit: Fit
+    arrangement: Arrangement
+    tasks: Tasks
     pointwise: list[np.ndarray]
     evidence: str
 
@@ -88,65 +91,56 @@ class Trials:
         self._fits: dict[Arrangement, Fit] = {}
         self._trials: dict[Arrangement, Trial] = {}
 
-    def _arranged(self, arrangement: Arrangement) -> Any:
-        return replace(self.model, arrangement=arrangement)
-
     def run(self, arrangements: Sequence[Arrangement]) -> list[Trial]:
         """Trials of these arrangements (each fitted once, whatever is asked later)."""
-        if self.importance_sampling:
-            for arrangement in arrangements:
-                self._loo(arrangement)
+        for arrangement in arrangements:
+            if self.importance_sampling and arrangement not in self._trials:
+                self._leave_cells_out(arrangement)
         if not self.importance_sampling:
-            for arrangement in {*arrangements, *self._trials}:
-                trial = self._trials.get(arrangement)
-                if trial is None or trial.evidence == LOO:
-                    self._refit(arrangement)
+            for arrangement in dict.fromkeys([*arrangements, *self._trials]):
+                if arrangement not in self._trials or self._trials[arrangement].evidence == LOO:
+                    self._leave_rows_out(arrangement)
         return [self._trials[arrangement] for arrangement in arrangements]
 
-    def _loo(self, arrangement: Arrangement) -> None:
-        if arrangement in self._trials:
-            return
-        (draws,) = self._sample(arrangement, None)
-        fit = self._fit(arrangement, draws)
-        loo = fit.loo
-        self.importance_sampling &= all(own.trusted for own in loo.values())
-        self._fits[arrangement] = fit
-        self._trials[arrangement] = Trial(fit, [loo[name].pointwise for name in self.tasks.names], LOO)
-
-    def _refit(self, arrangement: Arrangement) -> None:
-        masks = [
-            {
-                name: value & (self.fold != fold)
-                for name, value in self.values.items()
-                if name.startswith("mask/")
-            }
-            for fold in range(-1, self.folds)
-        ]
-        if arrangement in self._fits:
-            masks = masks[1:]
-        drawn = self._sample(arrangement, masks)
+    def fit(self, arrangement: Arrangement) -> Fit:
+        """The fit of all cells under an arrangement."""
         if arrangement not in self._fits:
-            self._fits[arrangement] = self._fit(arrangement, drawn.pop(0))
+            model = replace(self.model, arrangement=arrangement)
+            (draws,) = self._sample(model, self.settings, None)
+            self._fits[arrangement] = Fit(
+                model, self.tasks, self.settings, self.engine, self.device, self.seed, draws
+            )
+        return self._fits[arrangement]
+
+    def _leave_cells_out(self, arrangement: Arrangement) -> None:
+        fit = self.fit(arrangement)
+        if isinstance(self.settings, SVI) and guide_k(fit.draws) > MAX_K:
+            self.importance_sampling = False
+            return
+        loo = fit.loo
+        self.importance_sampling = all(own.trusted for own in loo.values())
+        pointwise = [loo[name].pointwise for name in self.tasks.names]
+        self._trials[arrangement] = Trial(arrangement, self.tasks, pointwise, LOO)
+
+    def _leave_rows_out(self, arrangement: Arrangement) -> None:
+        model = replace(self.model, arrangement=arrangement)
+        masks = [
+            {name: value & (self.fold != fold) for name, value in self.values.items() if name.startswith("mask/")}
+            for fold in range(self.folds)
+        ]
         pointwise = [np.full(len(rows), np.nan) for rows in self.tasks.rows]
-        for fold, draws in enumerate(drawn):
+        for fold, draws in enumerate(self._sample(model, light(self.settings), masks)):
             flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
             (out,) = np.nonzero(self.fold == fold)
-            held = replay.log_predictive(self._arranged(arrangement), self.tasks, flat, out)
+            held = replay.log_predictive(model, self.tasks, flat, out)
             for own, rows, value in zip(pointwise, self.tasks.rows, held, strict=True):
                 own[self.fold[rows] == fold] = value
-        self._trials[arrangement] = Trial(
-            self._fits[arrangement], pointwise, f"{self.folds}-fold refits, rows left out"
-        )
+        evidence = f"{self.folds}-fold refits, rows left out"
+        self._trials[arrangement] = Trial(arrangement, self.tasks, pointwise, evidence)
 
-    def _fit(self, arrangement: Arrangement, draws: Any) -> Fit:
-        return Fit(
-            self._arranged(arrangement), self.tasks, self.settings, self.engine, self.device, self.seed, draws
-        )
-
-    def _sample(self, arrangement: Arrangement, masks: list[dict[str, np.ndarray]] | None) -> list[Any]:
+    def _sample(self, model: Any, settings: Settings, masks: list[dict[str, np.ndarray]] | None) -> list[Draws]:
         return sample(
-            self._arranged(arrangement), self.design, self.values, self.settings, self.engine, self.device,
-            self.seed, masks, self.progress,
+            model, self.design, self.values, settings, self.engine, self.device, self.seed, masks, self.progress
         )
 
 
@@ -154,7 +148,7 @@ LOO = "PSIS-LOO, cells left out"
 
 
 def light(settings: Settings) -> Settings:
-    """Settings for trials: one restart, and draws enough for predictive densities."""
-    if isinstance(settings, NUTS):
-        return settings
-    return replace(settings, restarts=1, **({"draws": min(settings.draws, 300)} if isinstance(settings, SVI) else {}))
+    """Settings for refits: one restart, and draws enough for predictive densities."""
+    if isinstance(settings, SVI):
+        return replace(settings, restarts=1, draws=min(settings.draws, 300))
+    return settings if isinstance(settings, NUTS) else replace(settings, restarts=1)

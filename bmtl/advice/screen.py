@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.special import logsumexp
+from threadpoolctl import threadpool_limits
 
 from bmtl.advice.candidate import P_NULL, Candidate, climb
 from bmtl.advice.features import Dictionary, Theta
@@ -256,9 +257,9 @@ def _compare(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Arra
     log_correlated = float(logsumexp(density)) - np.log(len(density))
     log_representation = with_selective + at_zero
     null = np.array([
-        np.log1p(-P_NULL) + np.log(P_NULL) + b.log_null - own_b,
-        np.log1p(-P_NULL) + np.log(P_NULL) + a.log_null - own_a,
-        2 * np.log(P_NULL) + a.log_null + b.log_null - own_a - own_b,
+        np.log1p(-P_NULL) + np.log(P_NULL) + b.log_null_ratio,
+        np.log1p(-P_NULL) + np.log(P_NULL) + a.log_null_ratio,
+        2 * np.log(P_NULL) + a.log_null_ratio + b.log_null_ratio,
     ])
     unrelated = np.logaddexp(np.log(0.5) + noise_gain, np.log(0.5) + with_dense + at_zero)
     log_decouple = float(logsumexp([2 * np.log1p(-P_NULL) + unrelated, *(null + noise_gain)]))
@@ -347,10 +348,13 @@ def screen(tasks: Any, *, linear: bool = False, seed: int = 0, prior: Any = None
     weights = np.full(3, 1 / 3) if prior is None else np.asarray(prior, dtype=float)
     if weights.shape != (3,) or not np.all(weights >= 0) or not weights.sum() > 0:
         raise ValueError("prior needs three weights (merge, weight, decouple), none negative and not all zero")
-    dictionary = Dictionary(np.asarray(tasks.Z), linear=linear)
-    candidates = [Candidate(tasks, t, dictionary) for t in range(len(tasks.names))]
-    pairs = [
-        _compare(candidates[i], candidates[j], i, j, tasks, weights / weights.sum())
-        for i in range(len(candidates)) for j in range(i + 1, len(candidates))
-    ]
-    return Screen(pairs, np.array([c.signal() for c in candidates]), np.array([c.r2() for c in candidates]))
+    # Thousands of small factorisations: threads inside each would only wait for one another.
+    with threadpool_limits(limits=1, user_api="blas"):
+        dictionary = Dictionary(np.asarray(tasks.Z), linear=linear)
+        candidates = [Candidate(tasks, t, dictionary) for t in range(len(tasks.names))]
+        pairs = [
+            _compare(candidates[i], candidates[j], i, j, tasks, weights / weights.sum())
+            for i in range(len(candidates))
+            for j in range(i + 1, len(candidates))
+        ]
+        return Screen(pairs, np.array([c.signal() for c in candidates]), np.array([c.r2() for c in candidates]))

@@ -21,8 +21,8 @@ from bmtl.tasks import Tasks
 CELLS_AT_ONCE = 4_000_000
 """Draws × tasks × rows held in memory at a time."""
 
-Reader = Callable[[Replay, Block, Any, Any, Any], Any]
-"""Takes engine, block, linear predictor, noise and a random key; gives an array with draws in front."""
+Reader = Callable[[Replay, Block, Any], Any]
+"""Takes engine, block and a random key; gives an array with draws in front. The engine holds what was replayed."""
 
 
 def read(
@@ -51,7 +51,7 @@ def read(
         data = Data(design, held)
         model.program(engine, data)
         return [
-            reader(engine, block, engine.eta[block.name], engine.noise[block.name], jax.random.fold_in(key, number))
+            reader(engine, block, jax.random.fold_in(key, number))
             for number, block in enumerate(data.blocks())
         ]
 
@@ -68,8 +68,8 @@ def log_likelihood(
 ) -> list[np.ndarray]:
     """Log-likelihood of every observed cell (at some rows) in the user's units, ``draws × cells`` for each task."""
 
-    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
-        return block.family.distribution(engine, eta, noise, block.exposure).log_prob(block.y)
+    def reader(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
+        return engine.outcome(block).log_prob(block.y)
 
     found = _per_task(model, tasks, sites, reader, rows=rows)
     return [value - np.float32(np.log(unit)) for value, unit in zip(found, tasks.y_scale, strict=True)]
@@ -97,8 +97,8 @@ def log_predictive(
 def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed: int) -> list[np.ndarray]:
     """Replicated outcomes of every observed cell in the user's units, ``draws × cells`` for each task."""
 
-    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
-        return block.family.distribution(engine, eta, noise, block.exposure).sample(key)
+    def reader(engine: Replay, block: Block, key: Any) -> Any:
+        return engine.outcome(block).sample(key)
 
     found = _per_task(model, tasks, sites, reader, seed)
     return [_in_units(tasks, t, value) for t, value in enumerate(found)]
@@ -107,8 +107,8 @@ def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed:
 def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Expected Fisher information of one observation about its linear predictor, mean over cells, per draw."""
 
-    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
-        return block.family.weight(jnp, eta, noise, block.exposure)
+    def reader(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
+        return block.family.weight(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
 
     found = _per_task(model, tasks, sites, reader)
     return [value.mean(axis=1) / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
@@ -116,7 +116,7 @@ def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) 
 
 def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Linear predictor of every observed cell on the modelled scale, ``draws × cells`` for each task."""
-    return _per_task(model, tasks, sites, lambda engine, block, eta, noise, key: eta)
+    return _per_task(model, tasks, sites, lambda engine, block, key: engine.eta[block.name])
 
 
 def predict(
@@ -124,9 +124,9 @@ def predict(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Mean outcome and a new outcome at standardised inputs ``x``, both ``draws × rows`` for each task."""
 
-    def reader(engine: Replay, block: Block, eta: Any, noise: Any, key: Any) -> Any:
-        mean = block.family.mean(jnp, eta, noise, block.exposure)
-        new = block.family.distribution(engine, eta, noise, block.exposure).sample(key)
+    def reader(engine: Replay, block: Block, key: Any) -> Any:
+        mean = block.family.mean(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
+        new = engine.outcome(block).sample(key)
         return jnp.stack([jnp.broadcast_to(mean, new.shape), new.astype(mean.dtype)])
 
     design = Design.of(tasks)

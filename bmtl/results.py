@@ -180,9 +180,8 @@ class Fit:
         rows = []
         for name, family, weight in zip(self.tasks.names, self.tasks.families, fisher, strict=True):
             noise = self.noise.get(name, np.array([np.nan]))
-            rows.append(
-                (name, family.name, noise.mean(), *np.quantile(noise, tails), weight.mean(), *np.quantile(weight, tails))
-            )
+            spread = [(value.mean(), *np.quantile(value, tails)) for value in (noise, weight)]
+            rows.append((name, family.name, *spread[0], *spread[1]))
         ends = ("", "_low", "_high")
         columns = ["task", "family", *(f"noise{end}" for end in ends), *(f"weight{end}" for end in ends)]
         return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))

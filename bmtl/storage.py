@@ -67,15 +67,14 @@ def load(path: str | Path) -> Fit:
     if tree.attrs.get("bmtl_format") != FORMAT:
         raise ValueError(f"{path} is not a fit saved by bmtl (format {FORMAT})")
     attrs = tree.attrs
-    saved = tree["sample_stats"] if "sample_stats" in tree.children else xr.DataTree()
-    stats = {str(name): value.values for name, value in saved.data_vars.items()}
+    stats = _arrays_of(tree, "sample_stats")
     ratio = stats.pop("log_ratio", None)
-    run = tree["optimisation"] if "optimisation" in tree.children else {}
+    run = _arrays_of(tree, "optimisation")
     draws = Draws(
-        sites={str(name): value.values for name, value in tree["posterior"].data_vars.items() if name != DERIVED},
+        sites={name: value for name, value in _arrays_of(tree, "posterior").items() if name != DERIVED},
         stats=stats,
-        trace=run["loss"].values if run else None,
-        elbo=run["elbo"].values if run else None,
+        trace=run.get("loss"),
+        elbo=run.get("elbo"),
         log_ratio=None if ratio is None else ratio.ravel(),
         settled=bool(attrs["settled"]),
         seconds=float(attrs["seconds"]),
@@ -117,6 +116,12 @@ def restore(saved: Any) -> Any:
 
 def _models() -> Iterator[Any]:
     return iter(entry_points(group="bmtl.models"))
+
+
+def _arrays_of(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
+    """Variables of a group, none if the tree has no such group."""
+    found = tree.children.get(group, xr.DataTree())
+    return {str(name): value.values for name, value in found.data_vars.items()}
 
 
 def _dataset(arrays: Mapping[str, np.ndarray]) -> xr.Dataset:

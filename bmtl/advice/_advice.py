@@ -88,9 +88,9 @@ class Advice:
         OSError
             If the file cannot be written.
         """
-        from bmtl.report import html
+        from bmtl.report.html import write
 
-        html.write(self, path)
+        write(self, path)
 
     def __str__(self) -> str:
         def number(value: float) -> str:

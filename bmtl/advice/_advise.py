@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def advise(
     """
     start = time.perf_counter()
     check_model(model)
-    if not is_dataclass(model) or "arrangement" not in {field.name for field in fields(model)}:
+    if "arrangement" not in {field.name for field in fields(model)}:
         raise TypeError(f"advise varies a model's arrangement, but {type(model).__name__} has none: use SharedTrunk")
     tasks.require(2, "advise")
     if folds < 2 or folds > tasks.n_rows:
@@ -248,13 +248,13 @@ def _tasks(outcomes: dict[str, Trial], fit: Fit, differences: pd.DataFrame) -> p
     own = differences[differences["arrangement"] == "recommended"].reset_index(drop=True)
     table["gain"], table["se_gain"] = own["difference"], own["se"]
     table["checks"] = fit.problems or "ok"
-    arrangement = fit.arrangement
     why = []
-    for row in table.itertuples():
-        others = {other: arrangement.relation(str(row.task), other) for other in tasks.names if other != row.task}
+    for t, own_name in enumerate(tasks.names):
+        others = {other: fit.arrangement.relation(own_name, other) for other in tasks.names if other != own_name}
         twins = [other for other, relation in others.items() if relation == "merge"]
         partners = [other for other, relation in others.items() if relation == "weight"]
-        why.append(reasons.of_task(str(row.task), partners, twins, row.gain, row.se_gain, row.n))
+        gain, se = float(own["difference"][t]), float(own["se"][t])
+        why.append(reasons.of_task(partners, twins, gain, se, len(tasks.rows[t])))
     table["why"] = why
     elpd = [f"{kind}_{arrangement}" for arrangement in outcomes for kind in ("elpd", "se")]
     noise = [f"{kind}{end}" for kind in ("noise", "weight") for end in ("", "_low", "_high")]

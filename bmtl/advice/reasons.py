@@ -18,12 +18,14 @@ NOTABLE_CORRELATION = 0.2
 def of_pair(pair: PairEvidence, verdict: str, names: Sequence[str], inputs: Sequence[str], screen: Screen) -> str:
     """Why two tasks got their verdict."""
     a, b = names[pair.a], names[pair.b]
-    parts = {
-        "merge": _merge,
-        "weight": _weight,
-        "decouple": _decouple,
-        "undecided": _undecided,
-    }[verdict](pair, a, b, inputs, screen)
+    if verdict == "merge":
+        parts = _merge(pair, a, b)
+    elif verdict == "weight":
+        parts = _weight(pair, a, b, inputs)
+    elif verdict == "decouple":
+        parts = _decouple(pair, a, b, screen)
+    else:
+        parts = _undecided(pair, a, b, screen)
     r = pair.residual_correlation
     if np.isfinite(r) and abs(r) >= NOTABLE_CORRELATION:
         parts.append(
@@ -33,7 +35,7 @@ def of_pair(pair: PairEvidence, verdict: str, names: Sequence[str], inputs: Sequ
     return " ".join(parts)
 
 
-def _merge(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+def _merge(pair: PairEvidence, a: str, b: str) -> list[str]:
     form = {
         "same": f"{b} is the same function of the inputs as {a}",
         "sign-flipped": f"{b} is {a} with its sign flipped",
@@ -43,19 +45,22 @@ def _merge(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Sc
     return [f"{form}, up to noise (p = {pair.p_merge:.2f}).", _gains(pair, a, b)]
 
 
-def _weight(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+def _weight(pair: PairEvidence, a: str, b: str, inputs: Sequence[str]) -> list[str]:
     if pair.p_correlated >= pair.p_representation:
         form = (
-            f"Their functions of the inputs are related (correlation {pair.correlation:+.2f} ± {pair.correlation_sd:.2f}) "
-            f"but not one (p = {pair.p_weight:.2f})."
+            "Their functions of the inputs are related "
+            f"(correlation {pair.correlation:+.2f} ± {pair.correlation_sd:.2f}) but not one (p = {pair.p_weight:.2f})."
         )
     else:
         used = ", ".join(inputs[i] for i in pair.shared_inputs)
-        form = f"Different functions of the same few inputs ({used}): the representation is shared (p = {pair.p_weight:.2f})."
+        form = (
+            f"Different functions of the same few inputs ({used}): the representation is shared "
+            f"(p = {pair.p_weight:.2f})."
+        )
     return [form, _gains(pair, a, b)]
 
 
-def _decouple(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+def _decouple(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
     empty = [name for name, t in ((a, pair.a), (b, pair.b)) if screen.signal[t] < NO_SIGNAL]
     if empty:
         chance = ", ".join(f"{screen.signal[t]:.2f}" for t in (pair.a, pair.b) if screen.signal[t] < NO_SIGNAL)
@@ -65,12 +70,12 @@ def _decouple(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen:
             f"there is nothing to share (p = {pair.p_decouple:.2f})."
         ]
     return [
-        f"Their functions of the inputs are unrelated (correlation {pair.correlation:+.2f} ± {pair.correlation_sd:.2f}, "
-        f"p = {pair.p_decouple:.2f})."
+        "Their functions of the inputs are unrelated "
+        f"(correlation {pair.correlation:+.2f} ± {pair.correlation_sd:.2f}, p = {pair.p_decouple:.2f})."
     ]
 
 
-def _undecided(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
+def _undecided(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
     weak = [
         f"{name} depends on the inputs only weakly (probability of any dependence {screen.signal[t]:.2f})"
         for name, t in ((a, pair.a), (b, pair.b))
@@ -90,7 +95,7 @@ def _gains(pair: PairEvidence, a: str, b: str) -> str:
     )
 
 
-def of_task(name: str, partners: Sequence[str], twins: Sequence[str], gain: float, se: float, n: int) -> str:
+def of_task(partners: Sequence[str], twins: Sequence[str], gain: float, se: float, n: int) -> str:
     """Why a task stands where it does in the recommended arrangement."""
     if not partners and not twins:
         return "Alone on its trunk: nothing in the data says that another task helps it."

@@ -34,3 +34,7 @@ class Replay(NumPyroEngine):
     def observe(self, block: Block, eta: Any, noise: Any, scale: float) -> None:
         self.eta[block.name] = eta
         self.noise[block.name] = noise
+
+    def outcome(self, block: Block) -> Any:
+        """The distribution of a block's cells at the draws."""
+        return block.family.distribution(self, self.eta[block.name], self.noise[block.name], block.exposure)

@@ -32,11 +32,11 @@ class NegativeBinomial(Poisson):
         mean = self.mean(xp, eta, noise, exposure)
         return mean / (1.0 + noise * mean)
 
-    def score(self, y, eta, noise, exposure=1.0):
+    def score(self, y, eta, noise=1.0, exposure=1.0):
         mean = self.mean(np, eta, noise, exposure)
         return (y - mean) / (1.0 + noise * mean)
 
-    def log_prob(self, y, eta, noise, exposure=1.0):
+    def log_prob(self, y, eta, noise=1.0, exposure=1.0):
         mean = self.mean(np, eta, noise, exposure)
         concentration = 1.0 / np.maximum(noise, 1e-4)
         return stats.nbinom.logpmf(y, concentration, concentration / (concentration + mean))

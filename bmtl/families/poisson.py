@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import stats
@@ -20,7 +20,7 @@ class Poisson(Family):
 
     name = "poisson"
     link = "log"
-    noise_name = None
+    noise_name: ClassVar[str | None] = None
     takes_exposure = True
     support = "whole numbers ≥ 0"
 

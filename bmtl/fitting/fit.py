@@ -105,7 +105,7 @@ def sample(
     masks: Sequence[Mapping[str, np.ndarray]] | None,
     progress: Progress,
 ) -> list[Draws]:
-    """Posterior draws for every set of masks (arrays ``mask/…`` that replace those of ``values``), or once for None.
+    """Posterior draws for every set of masks (they replace the arrays ``mask/…`` of ``values``), or once for None.
 
     SVI and MAP on NumPyro run all of them side by side, the others one after another.
     """
@@ -130,7 +130,10 @@ def sample(
 def choose_trunk(
     model: Model, tasks: Tasks, settings: Settings, engine: str, device: str, seed: int, progress: Progress
 ) -> Settings:
-    """Settings with ``trunk="auto"`` resolved: a point if that predicts a held-out fifth of the rows better beyond noise."""
+    """Settings with ``trunk="auto"`` resolved.
+
+    A point, if that predicts a held-out fifth of the rows better beyond noise; else the guide.
+    """
     if not isinstance(settings, SVI) or settings.trunk != "auto":
         return settings
     if not learns_trunk(model) or tasks.n_rows < SMALLEST_SPLIT:

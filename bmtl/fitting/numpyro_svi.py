@@ -83,10 +83,9 @@ def run(
     for fold in range(runs[0]):
         arrays = fixed | {name: value[fold] for name, value in mask.items()}
         own_key = jax.random.fold_in(jax.random.PRNGKey(seed), fold)
-        own = jax.tree.map(lambda value, fold=fold: value[fold], params)
+        own = _at(params, fold)
         elbo = np.asarray(svi.elbos(own, arrays, own_key))
-        best = jax.tree.map(lambda value, best=int(np.argmax(elbo)): value[best], own)
-        sites, ratio = svi.draw(best, arrays, own_key)
+        sites, ratio = svi.draw(_at(own, int(np.argmax(elbo))), arrays, own_key)
         out.append(
             Draws(
                 sites={name: np.asarray(value)[None] for name, value in sites.items()},
@@ -98,6 +97,10 @@ def run(
             )
         )
     return out
+
+
+def _at(params: Any, index: int) -> Any:
+    return jax.tree.map(lambda value: value[index], params)
 
 
 class NumPyroSVI:

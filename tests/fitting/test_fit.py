@@ -1,0 +1,271 @@
+"""Fits: reproducible, honest about convergence, the same on both engines, and stopped by Ctrl-C."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import bmtl
+from bmtl.data import Data, Design, arrays
+from bmtl.engine.numpyro import NumPyroEngine
+from bmtl.engine.pyro import PyroEngine
+from bmtl.fitting import MAP, SVI, numpyro_latent, numpyro_svi, pyro_latent, pyro_svi
+from bmtl.fitting.settings import is_point
+from bmtl.models import Merged, SharedTrunk
+from bmtl.trunks import MLP, Fourier, Identity, Linear
+
+MODEL = SharedTrunk(Identity())
+SHORT = {"max_steps": 500, "restarts": 1, "draws": 50}
+# Short fits are not meant to have settled.
+unsettled = pytest.mark.filterwarnings("ignore::bmtl.errors.ConvergenceWarning")
+GUIDES = ("mean_field", "low_rank", "full_rank")
+
+
+def same_sites(a, b) -> bool:
+    return all(np.array_equal(a.draws.sites[name], b.draws.sites[name]) for name in a.draws.sites)
+
+
+def numpyro_svi_of(model, tasks, settings):
+    design = Design.of(tasks)
+    held = {name: jax.numpy.asarray(value) for name, value in arrays(tasks, design).items()}
+    return numpyro_svi.NumPyroSVI(model, design, settings, held), held
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_vectorised_elbo_equals_the_loop(guide, five) -> None:
+    svi, held = numpyro_svi_of(SharedTrunk(MLP((3,))), five, SVI(guide=guide, trunk="point"))
+    params = jax.tree.map(lambda value: value[0, 0], svi.start(jax.random.PRNGKey(0), (1, 1)))
+    keys = jax.random.split(jax.random.PRNGKey(1), 6)
+    loop = np.array([svi.negative_elbo(params, key, held) for key in keys])
+    vectorised = jax.vmap(lambda key: svi.negative_elbo(params, key, held))(keys)
+    np.testing.assert_allclose(vectorised, loop, rtol=1e-4)
+    assert np.ptp(loop) > 1e-3
+
+
+def test_side_by_side_runs_equal_runs_alone(five) -> None:
+    """Restarts and folds trained as one program take the same steps as each would alone."""
+    settings = SVI(restarts=2, trunk="guide")
+    svi, held = numpyro_svi_of(SharedTrunk(Linear(2)), five, settings)
+    mask = {name: value for name, value in held.items() if name.startswith("mask/")}
+    fixed = {name: value for name, value in held.items() if name not in mask}
+    folds = [mask, {name: value & (np.arange(five.n_rows) % 3 > 0) for name, value in mask.items()}]
+    stacked = {name: jax.numpy.stack([fold[name] for fold in folds]) for name in mask}
+    params = svi.start(jax.random.PRNGKey(0), (2, 2))
+    state = jax.vmap(jax.vmap(svi.adam.init))(params)
+    key = jax.random.PRNGKey(3)
+    _, _, losses = svi.chunk(params, state, fixed, stacked, key, 0.01, 1.0)
+    first = np.asarray(losses)[..., 0]
+    keys = jax.random.split(jax.random.fold_in(key, 1), (2, 2))
+    for f, fold in enumerate(folds):
+        for r in range(2):
+            own = jax.tree.map(lambda value, f=f, r=r: value[f, r], params)
+            step = jax.random.split(keys[f, r], numpyro_svi.CHUNK)[0]
+            np.testing.assert_allclose(first[f, r], svi.negative_elbo(own, step, fixed | fold), rtol=1e-4)
+    assert len(np.unique(np.round(first, 2))) == 4
+
+
+@pytest.mark.parametrize("trunk", ["point", "guide"])
+@pytest.mark.parametrize("model", [SharedTrunk(MLP((3, 2))), SharedTrunk(Fourier(4)), Merged(Identity())], ids=repr)
+def test_flat_log_density_on_both_engines(model, trunk, five) -> None:
+    """Same sites in the same places, same transforms and Jacobians: one flat vector, one number."""
+    design, settings = Design.of(five), SVI(trunk=trunk)
+    values = arrays(five, design)
+    tensors = {name: torch.as_tensor(value) for name, value in values.items()}
+
+    def program(engine, held, scale=1.0):
+        model.program(engine, Data(design, held, scale))
+
+    with torch.random.fork_rng():
+        ours = pyro_latent.Latent(partial(program, PyroEngine()), tensors, partial(is_point, settings))
+    theirs = numpyro_latent.Latent(partial(program, NumPyroEngine()), values, partial(is_point, settings))
+    assert (ours.size, ours.n_point) == (theirs.size, theirs.n_point)
+    trunk_size = sum(v.size for n, v in theirs.constrain(np.zeros(theirs.size)).items() if n.startswith("trunk_"))
+    assert ours.n_point == (trunk_size if trunk == "point" else 0)
+    for seed in range(3):
+        z = np.random.default_rng(seed).normal(size=ours.size).astype(np.float32) * 0.5
+        here, there = ours.constrain(torch.tensor(z)), theirs.constrain(z)
+        assert list(here) == list(there)
+        for name, value in here.items():
+            np.testing.assert_allclose(value, there[name], rtol=1e-5, atol=1e-6)
+        for scale in (1.0, 3.0):
+            value = float(theirs.log_density(z, values, scale))
+            assert float(ours.log_density(torch.tensor(z), tensors, scale)) == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guides_have_the_same_entropy_and_density_on_both_engines(guide, pair) -> None:
+    settings = SVI(guide=guide)
+    design = Design.of(pair)
+    svi, held = numpyro_svi_of(MODEL, pair, settings)
+    tensors = {name: torch.as_tensor(np.array(value)) for name, value in held.items()}
+    with torch.random.fork_rng():
+        other = pyro_svi.PyroSVI(MODEL, design, settings, tensors, PyroEngine())
+    params = {name: value.detach().numpy() for name, value in other.params.items()}
+    ours, theirs = svi.posterior(params), other.posterior()
+    z = params["loc"] + np.float32(0.03)
+    assert float(ours.entropy()) == pytest.approx(float(theirs.entropy()), rel=1e-4)
+    assert float(ours.log_prob(z)) == pytest.approx(float(theirs.log_prob(torch.tensor(z))), rel=1e-4)
+
+
+@unsettled
+@pytest.mark.parametrize("engine", ["numpyro", "pyro"])
+def test_unobserved_cells_do_not_change_a_fit(engine, five) -> None:
+    """SVI ends at the same bits, whatever stands where nothing was observed."""
+    design, settings = Design.of(five), SVI(trunk="point", **SHORT)
+    values = arrays(five, design)
+    others = dict(values)
+    for name in values:
+        kind, _, block = name.partition("/")
+        if kind in ("y", "exposure"):
+            other = 0.0 if name == "y/bernoulli" else 5.0
+            others[name] = np.where(values[f"mask/{block}"], values[name], np.float32(other))
+    assert any(not np.array_equal(values[name], others[name]) for name in values)
+    run = numpyro_svi.run if engine == "numpyro" else pyro_svi.run
+    found = [run(MODEL, design, held, settings, 0)[0] for held in (values, others)]
+    assert all(np.array_equal(found[0].sites[name], found[1].sites[name]) for name in found[0].sites)
+    np.testing.assert_array_equal(found[0].trace, found[1].trace)
+
+
+@unsettled
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("numpyro", {"method": "svi", **SHORT}),
+        ("pyro", {"method": "svi", **SHORT}),
+        ("numpyro", {"method": "svi", **SHORT, "batch_size": 16}),
+        ("pyro", {"method": "svi", **SHORT, "batch_size": 16}),
+        ("numpyro", {"method": "nuts", "chains": 2, "warmup": 50, "draws": 20}),
+        ("pyro", {"method": "nuts", "chains": 1, "warmup": 10, "draws": 8}),
+        ("numpyro", {"method": "map", "max_steps": 250, "restarts": 1}),
+        ("pyro", {"method": "map", "max_steps": 250, "restarts": 1}),
+    ],
+    ids=str,
+)
+def test_same_seed_same_numbers(engine, options, pair) -> None:
+    first, again, other = (bmtl.fit(MODEL, pair, engine=engine, seed=seed, **options) for seed in (3, 3, 4))
+    assert first.engine == engine
+    assert same_sites(first, again)
+    assert not same_sites(first, other)
+
+
+@unsettled
+@pytest.mark.parametrize(
+    "options", [{"method": "svi", **SHORT}, {"method": "nuts", "chains": 1, "warmup": 5, "draws": 8}], ids=["svi", "nuts"]
+)
+def test_global_random_states_are_left_alone(options, pair) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    bmtl.fit(MODEL, pair, engine="pyro", seed=0, **options)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    np.testing.assert_array_equal(np.random.get_state()[1], before[2])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("engine", ["numpyro", "pyro"])
+@pytest.mark.parametrize("method", ["svi", "map"])
+def test_a_fit_cut_short_says_so(engine, method, pair) -> None:
+    with pytest.warns(bmtl.ConvergenceWarning, match="SharedTrunk: settled of ELBO"):
+        fit = bmtl.fit(MODEL, pair, method=method, engine=engine, max_steps=250, restarts=1)
+    assert not fit.converged and "settled" in fit.problems
+    assert "NO: settled" in repr(fit)
+    if method == "svi":
+        assert fit.elpd()["converged"].tolist() == [False, False]
+
+
+def test_nuts_cut_short_says_so(pair) -> None:
+    with pytest.warns(bmtl.ConvergenceWarning, match="ESS"):
+        fit = bmtl.fit(MODEL, pair, method="nuts", chains=2, warmup=30, draws=30)
+    assert not fit.converged and "NO: " in repr(fit)
+    assert not fit.elpd()["converged"].any()
+
+
+@pytest.mark.parametrize("engine", ["numpyro", "pyro"])
+def test_restarts_are_all_reported_and_the_best_is_kept(engine, pair) -> None:
+    fit = bmtl.fit(MODEL, pair, engine=engine, restarts=2, seed=1)
+    assert fit.converged
+    assert fit.draws.elbo.shape == (2,) and fit.draws.trace.shape[0] == 2
+    # The mean of log p − log q of the kept draws is its ELBO, up to the error of both estimates.
+    ratio = fit.draws.log_ratio
+    error = ratio.std() / np.sqrt(len(ratio)) + 5.0 / np.sqrt(100)
+    assert abs(ratio.mean() - fit.draws.elbo.max()) < 5 * error
+
+
+def test_both_engines_end_alike(pair) -> None:
+    """ELBOs of a converged full-rank fit agree to their evaluation error."""
+    options = {"guide": "full_rank", "restarts": 1}
+    found = [bmtl.fit(MODEL, pair, engine=engine, **options) for engine in ("pyro", "numpyro")]
+    ratios = [fit.draws.log_ratio for fit in found]
+    error = np.sqrt(sum(ratio.var() / len(ratio) for ratio in ratios))
+    # MIN_GAIN times the cells is what an optimiser may leave unearned.
+    assert abs(ratios[0].mean() - ratios[1].mean()) < 5 * error + 0.1
+
+
+def test_map_is_one_draw_and_no_loo(pair) -> None:
+    fit = bmtl.fit(MODEL, pair, method="map", restarts=1)
+    assert fit.draws.shape == (1, 1) and fit.converged
+    with pytest.raises(bmtl.FitError, match="a MAP fit has no posterior draws"):
+        fit.elpd()
+    assert fit.settings == MAP(restarts=1)
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu(pair, grouped) -> None:
+    for tasks in (pair, grouped("gaussian")):
+        there, here = (bmtl.fit(MODEL, tasks, engine="pyro", device=device, restarts=1) for device in ("cuda", "cpu"))
+        assert there.device == "cuda" and there.converged and here.converged
+        a, b = there.weights(), here.weights()
+        np.testing.assert_allclose(a["noise"], b["noise"], rtol=0.1)
+        np.testing.assert_allclose(there.draws.log_ratio.mean(), here.draws.log_ratio.mean(), atol=0.5)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["method='svi', restarts=1", "method='svi', restarts=1, engine='pyro'", "method='nuts', draws=10**6, warmup=10**6",
+     "method='nuts', engine='pyro', draws=10**6"],
+    ids=["svi numpyro", "svi pyro", "nuts numpyro", "nuts pyro"],
+)
+def test_ctrl_c(how, tmp_path) -> None:
+    """An interrupt ends a long fit at once, as KeyboardInterrupt, and leaves nothing behind."""
+    code = f"""
+        import numpy as np, bmtl
+        from bmtl.fitting import settling
+        from bmtl.models import SharedTrunk
+        settling.MIN_GAIN = -1e9
+        settling.PATIENCE = 10**9
+        X = np.random.default_rng(0).normal(size=(400, 3))
+        Y = X[:, :2] + np.random.default_rng(1).normal(size=(400, 2))
+        tasks = bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 2)
+        options = dict({how})
+        if options["method"] == "svi":
+            options |= dict(max_steps=10**8)
+        print("fitting", flush=True)
+        bmtl.fit(SharedTrunk(), tasks, **options).save("fit.nc")
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "fitting"
+        time.sleep(12.0)
+        assert process.poll() is None, process.stderr.read()
+        start = time.perf_counter()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert time.perf_counter() - start < 15
+    assert errors.strip().splitlines()[-1] == "KeyboardInterrupt"
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert list(tmp_path.iterdir()) == []

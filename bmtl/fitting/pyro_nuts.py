@@ -40,7 +40,7 @@ def run(
     diverging = np.zeros((settings.chains, settings.draws), dtype=bool)
     with torch.random.fork_rng(), pyro.validation_enabled(False):
         for chain in range(settings.chains):
-            pyro.set_rng_seed(seed + chain)
+            torch.manual_seed(seed + chain)
             kernel = NUTS(program, target_accept_prob=settings.target_accept, max_tree_depth=settings.max_tree_depth)
             mcmc = MCMC(
                 kernel,

@@ -114,7 +114,7 @@ class Trials:
 
     def _leave_cells_out(self, arrangement: Arrangement) -> None:
         fit = self.fit(arrangement)
-        if isinstance(self.settings, SVI) and guide_k(fit.draws) > MAX_K:
+        if isinstance(self.settings, SVI) and not guide_k(fit.draws) <= MAX_K:
             self.importance_sampling = False
             return
         loo = fit.loo

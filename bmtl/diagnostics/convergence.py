@@ -79,13 +79,15 @@ def _optimised(draws: Draws) -> list[tuple]:
 def guide_k(draws: Draws) -> float:
     """Pareto k̂ of the importance ratios p/q of a guide (Yao et al., "Yes, but did it work?", ICML 2018).
 
-    NaN where there are too few draws to tell.
+    NaN where there are too few draws to tell, infinite where the ratios are so far apart that they underflow.
     """
     assert draws.log_ratio is not None
     ratio = draws.log_ratio[np.isfinite(draws.log_ratio)]
     if len(ratio) < MIN_DRAWS_K:
         return float("nan")
-    return float(array_stats.psislw(ratio, r_eff=1.0, axis=-1)[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        k = float(array_stats.psislw(ratio, r_eff=1.0, axis=-1)[1])
+    return k if np.isfinite(k) else float("inf")
 
 
 def problems(table: pd.DataFrame) -> str:

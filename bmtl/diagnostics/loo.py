@@ -64,15 +64,17 @@ def psis_loo(log_likelihood: np.ndarray, draws: Draws) -> TaskLOO:
         Where they come from.
     """
     tree = from_dict({"log_likelihood": {"cells": log_likelihood}}, dims={"cells": ["cell"]})
-    with warnings.catch_warnings():
-        # k̂ is returned and judged, so that arviz-stats need not warn of it too.
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # k̂ is returned and judged, so that arviz-stats need not warn of it too; where weights underflow it is
+        # infinite.
         warnings.filterwarnings("ignore", message="Estimated shape parameter", category=UserWarning)
         if draws.log_ratio is None:
             found = loo(tree, var_name="cells", reff=_efficiency(log_likelihood), pointwise=True)
         else:
             ratio = draws.log_ratio.reshape(draws.shape)
             found = loo_approximate_posterior(tree, ratio, np.zeros_like(ratio), var_name="cells", pointwise=True)
-    return TaskLOO(np.asarray(found.elpd_i), np.asarray(found.pareto_k), float(found.p))
+    k = np.asarray(found.pareto_k)
+    return TaskLOO(np.asarray(found.elpd_i), np.where(np.isfinite(k), k, np.inf), float(found.p))
 
 
 def _efficiency(log_likelihood: np.ndarray) -> float:

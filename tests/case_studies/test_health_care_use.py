@@ -1,0 +1,72 @@
+"""The case study of health care use: its tasks, and its advice on the negative control."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "case_studies" / "health_care_use.py"
+FAMILIES = ["bernoulli", "gaussian", *["negative_binomial"] * 5]
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("health_care_use", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tasks(study: ModuleType) -> Any:
+    return study.read(people=600)
+
+
+def test_seven_tasks_of_their_families(study: ModuleType, tasks: Any) -> None:
+    assert tasks.names == (*study.OUTPUTS, study.CONTROL)
+    assert [family.name for family in tasks.families] == FAMILIES
+    assert tasks.n_rows == 600
+
+
+def test_log_expense_is_missing_exactly_where_there_was_none(tasks: Any) -> None:
+    anything, amount = tasks.index("any expense"), tasks.index("log expense")
+    assert tasks.rows[anything].size == tasks.n_rows
+    np.testing.assert_array_equal(tasks.rows[amount], tasks.rows[anything][tasks.y[anything] == 1])
+    assert 0 < tasks.rows[amount].size < tasks.n_rows
+
+
+def test_control_is_a_permutation(study: ModuleType, tasks: Any) -> None:
+    original, control = tasks.index("doctor visits"), tasks.index(study.CONTROL)
+    np.testing.assert_array_equal(tasks.rows[original], tasks.rows[control])
+    assert not np.array_equal(tasks.y[original], tasks.y[control])
+
+    def cells(t: int) -> list[tuple[float, float]]:
+        return sorted(zip(tasks.y[t].tolist(), tasks.exposure[t].tolist(), strict=True))
+
+    assert cells(original) == cells(control)
+
+
+@pytest.mark.slow
+def test_quick_run_decouples_the_control(study: ModuleType, tmp_path: Path) -> None:
+    report = tmp_path / "reports" / "health_care_use.html"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--report", str(report)],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pairs = re.findall(r"^(.+) · (.+): (merge|weight|decouple|undecided)\. ", done.stdout, re.MULTILINE)
+    assert len(pairs) == 21
+    control = {verdict for a, b, verdict in pairs if study.CONTROL in (a, b)}
+    assert control == {"decouple"}
+    assert "Negative control: 6 of 6 pairs are decouple." in done.stdout
+    assert report.read_text("utf-8").lstrip().lower().startswith("<!doctype html")

@@ -6,6 +6,7 @@ All of it runs the program again on JAX at the draws, whichever engine fitted th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -44,17 +45,7 @@ def read(
     total = len(next(iter(sites.values())))
     step = int(np.clip(CELLS_AT_ONCE // max(design.n_tasks * len(values["x"]), 1), 1, total))
     held = {name: jnp.asarray(value) for name, value in values.items()}
-
-    @jax.jit
-    def run(draws: Mapping[str, Any], held: Mapping[str, Any], key: Any) -> list[Any]:
-        engine = Replay(draws)
-        data = Data(design, held)
-        model.program(engine, data)
-        return [
-            reader(engine, block, jax.random.fold_in(key, number))
-            for number, block in enumerate(data.blocks())
-        ]
-
+    run = _compiled(model, design, reader)
     blocks = list(Data(design, values).blocks())
     for start in range(0, total, step):
         part = slice(start, min(start + step, total))
@@ -63,15 +54,54 @@ def read(
             yield part, block, np.asarray(value)
 
 
+@lru_cache(maxsize=64)
+def _compiled(model: Model, design: Design, reader: Reader) -> Any:
+    """The replay of one model, compiled once for all the draws and folds it is read at."""
+
+    @jax.jit
+    def run(draws: Mapping[str, Any], held: Mapping[str, Any], key: Any) -> list[Any]:
+        engine = Replay(draws)
+        data = Data(design, held)
+        model.program(engine, data)
+        return [
+            reader(engine, block, jax.random.fold_in(key, number)) for number, block in enumerate(data.blocks())
+        ]
+
+    return run
+
+
+@lru_cache(maxsize=64)
+def _design(tasks: Tasks) -> Design:
+    return Design.of(tasks)
+
+
+def _log_prob(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
+    return engine.outcome(block).log_prob(block.y)
+
+
+def _new(engine: Replay, block: Block, key: Any) -> Any:
+    return engine.outcome(block).sample(key)
+
+
+def _fisher(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
+    return block.family.weight(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
+
+
+def _eta(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
+    return engine.eta[block.name]
+
+
+def _mean_and_new(engine: Replay, block: Block, key: Any) -> Any:
+    mean = block.family.mean(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
+    new = engine.outcome(block).sample(key)
+    return jnp.stack([jnp.broadcast_to(mean, new.shape), new.astype(mean.dtype)])
+
+
 def log_likelihood(
     model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray | None = None
 ) -> list[np.ndarray]:
     """Log-likelihood of every observed cell (at some rows) in the user's units, ``draws × cells`` for each task."""
-
-    def reader(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
-        return engine.outcome(block).log_prob(block.y)
-
-    found = _per_task(model, tasks, sites, reader, rows=rows)
+    found = _per_task(model, tasks, sites, _log_prob, rows=rows)
     return [value - np.float32(np.log(unit)) for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
@@ -96,44 +126,30 @@ def log_predictive(
 
 def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed: int) -> list[np.ndarray]:
     """Replicated outcomes of every observed cell in the user's units, ``draws × cells`` for each task."""
-
-    def reader(engine: Replay, block: Block, key: Any) -> Any:
-        return engine.outcome(block).sample(key)
-
-    found = _per_task(model, tasks, sites, reader, seed)
+    found = _per_task(model, tasks, sites, _new, seed)
     return [_in_units(tasks, t, value) for t, value in enumerate(found)]
 
 
 def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Expected Fisher information of one observation about its linear predictor, mean over cells, per draw."""
-
-    def reader(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
-        return block.family.weight(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
-
-    found = _per_task(model, tasks, sites, reader)
+    found = _per_task(model, tasks, sites, _fisher)
     return [value.mean(axis=1) / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
 def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Linear predictor of every observed cell on the modelled scale, ``draws × cells`` for each task."""
-    return _per_task(model, tasks, sites, lambda engine, block, key: engine.eta[block.name])
+    return _per_task(model, tasks, sites, _eta)
 
 
 def predict(
     model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Mean outcome and a new outcome at standardised inputs ``x``, both ``draws × rows`` for each task."""
-
-    def reader(engine: Replay, block: Block, key: Any) -> Any:
-        mean = block.family.mean(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
-        new = engine.outcome(block).sample(key)
-        return jnp.stack([jnp.broadcast_to(mean, new.shape), new.astype(mean.dtype)])
-
-    design = Design.of(tasks)
+    design = _design(tasks)
     total = len(next(iter(sites.values())))
     both = [np.empty((2, total, len(x)), dtype=np.float32) for _ in tasks.names]
     values = inputs_only(x, design, exposure)
-    for part, block, value in read(model, design, values, sites, reader, seed):
+    for part, block, value in read(model, design, values, sites, _mean_and_new, seed):
         for j, t in enumerate(block.tasks):
             both[t][:, part] = value[:, :, j]
     back = [_in_units(tasks, t, value) for t, value in enumerate(both)]
@@ -153,7 +169,7 @@ def _per_task(
     rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """What the reader gives at each task's observed cells (at some rows), ``draws × cells``."""
-    design = Design.of(tasks)
+    design = _design(tasks)
     total = len(next(iter(sites.values())))
     values = arrays(tasks, design)
     at = list(tasks.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Many tests fit the same program to data of the same shape: XLA compiles it once for all of them.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 @pytest.fixture
@@ -130,6 +134,34 @@ def programs() -> SimpleNamespace:
         return pyro_trace(*args, **kwargs).log_prob_sum()
 
     return SimpleNamespace(draw=draw, numpyro=on_numpyro, pyro=on_pyro, pyro_trace=pyro_trace)
+
+
+@pytest.fixture(scope="session")
+def made(programs: SimpleNamespace) -> Callable[..., Any]:
+    """A fit that nobody fitted: draws scattered around one prior draw, with all that its method reports."""
+    from bmtl.fitting import MAP, NUTS, SVI
+    from bmtl.fitting.draws import Draws
+    from bmtl.results import Fit
+
+    def make(model: Any, tasks: Any, settings: Any, seed: int = 0) -> Any:
+        rng = np.random.default_rng(seed)
+        shape = (settings.chains if isinstance(settings, NUTS) else 1, settings.draws)
+        sites = {
+            name: (value * np.exp(0.1 * rng.normal(size=(*shape, *value.shape)))).astype(np.float32)
+            for name, value in programs.draw(model, tasks, seed).items()
+        }
+        if isinstance(settings, NUTS):
+            stats = {"diverging": np.zeros(shape, dtype=bool), "energy": rng.normal(size=shape).astype(np.float32)}
+            draws = Draws(sites, stats=stats, seconds=1.5)
+        else:
+            trace = rng.normal(size=(settings.restarts, 4))
+            trace[:, 0] = np.nan
+            ratio = rng.normal(size=shape[1]) if isinstance(settings, SVI) else None
+            elbo = rng.normal(size=settings.restarts).astype(np.float32)
+            draws = Draws(sites, {}, trace, elbo, ratio, settled=isinstance(settings, MAP), seconds=1.5)
+        return Fit(model, tasks, settings, "numpyro", "cpu", seed, draws)
+
+    return make
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -13,7 +13,7 @@ from bmtl.advice.features import Dictionary, Theta, spread_rows
 from bmtl.advice.sites import Single, Sites, initial_sites, null_evidence, refined_sites, single_evidence
 
 #: Prior probability that a task has no signal.
-P_NULL = 0.15
+P_NULL = 0.3
 #: Cells a search looks at; evidences of pairs use all of them.
 N_SEARCH = 1000
 #: Kernels kept from a search, and how many of them are weighed against no signal on all cells.

@@ -112,10 +112,10 @@ def test_unconverged_advice_is_undecided() -> None:
 
 def test_permuted_control_is_decoupled() -> None:
     rng = np.random.default_rng(3)
-    X = rng.normal(size=(400, 3))
+    X = rng.normal(size=(1500, 3))
     rate = np.exp(0.2 + 0.8 * X[:, 0])
     frame = pd.DataFrame(X, columns=["u", "v", "w"]).assign(
-        count=rng.poisson(rate), yes=(rng.random(400) < 1 / (1 + np.exp(-1.5 * X[:, 0]))).astype(int)
+        count=rng.poisson(rate), yes=(rng.random(1500) < 1 / (1 + np.exp(-1.5 * X[:, 0]))).astype(int)
     )
     tasks = bmtl.Tasks.from_frame(frame, inputs=["u", "v", "w"], outputs={"count": "poisson", "yes": "bernoulli"})
     advice = bmtl.advise(SharedTrunk(trunk=Identity()), tasks.permuted("count", seed=0), **QUICK)

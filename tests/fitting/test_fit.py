@@ -108,10 +108,12 @@ def test_guides_have_the_same_entropy_and_density_on_both_engines(guide, pair) -
     design = Design.of(pair)
     svi, held = numpyro_svi_of(MODEL, pair, settings)
     tensors = {name: torch.as_tensor(np.array(value)) for name, value in held.items()}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.no_grad():
         other = pyro_svi.PyroSVI(MODEL, design, settings, tensors, PyroEngine())
     params = {name: value.detach().numpy() for name, value in other.params.items()}
-    ours, theirs = svi.posterior(params), other.posterior()
+    ours = svi.posterior(params)
+    with torch.no_grad():
+        theirs = other.posterior()
     z = params["loc"] + np.float32(0.03)
     assert float(ours.entropy()) == pytest.approx(float(theirs.entropy()), rel=1e-4)
     assert float(ours.log_prob(z)) == pytest.approx(float(theirs.log_prob(torch.tensor(z))), rel=1e-4)
@@ -160,7 +162,9 @@ def test_same_seed_same_numbers(engine, options, pair) -> None:
 
 @unsettled
 @pytest.mark.parametrize(
-    "options", [{"method": "svi", **SHORT}, {"method": "nuts", "chains": 1, "warmup": 5, "draws": 8}], ids=["svi", "nuts"]
+    "options",
+    [{"method": "svi", **SHORT}, {"method": "nuts", "chains": 1, "warmup": 5, "draws": 8}],
+    ids=["svi", "nuts"],
 )
 def test_global_random_states_are_left_alone(options, pair) -> None:
     torch.manual_seed(1)

@@ -214,8 +214,8 @@ class Fit:
         groups: dict[str, dict[str, np.ndarray]] = {}
         for group, values in zip(("mean", "predictions"), found, strict=True):
             groups[group] = {
-                trees.variable(name): value.reshape(*self.draws.shape, -1)
-                for name, value in zip(self.tasks.names, values, strict=True)
+                label: value.reshape(*self.draws.shape, -1)
+                for label, value in zip(trees.variables(self.tasks.names), values, strict=True)
             }
         dims = {name: ["row"] for name in groups["mean"]}
         return from_dict(groups, dims=dims, sample_dims=["chain", "draw"])

@@ -60,12 +60,20 @@ def load(path: str | Path) -> Fit:
     if not Path(path).exists():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
+        # phony_dims: dimensions that a foreign HDF5 file does not name.
+        with xr.open_datatree(path, engine="h5netcdf", phony_dims="sort") as tree:
             tree.load()
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a fit saved by bmtl: {error}") from error
     if tree.attrs.get("bmtl_format") != FORMAT:
         raise ValueError(f"{path} is not a fit saved by bmtl (format {FORMAT})")
+    try:
+        return _fit(tree)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a fit saved by bmtl, or was changed: {error}") from error
+
+
+def _fit(tree: xr.DataTree) -> Fit:
     attrs = tree.attrs
     stats = _arrays_of(tree, "sample_stats")
     ratio = stats.pop("log_ratio", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,21 +18,33 @@ from bmtl.trunks import Identity
 if TYPE_CHECKING:
     from bmtl.results import Fit
 
-RESERVED = frozenset({"chain", "draw", "sample", "pred_id", "task", "row", "input", "head", "feature", "cell"})
-"""Names that ArviZ or this tree use for dimensions; a variable must not be called so."""
+RESERVED = frozenset({
+    "chain", "draw", "sample", "pred_id", "task", "row", "input", "inputs", "head", "head_of", "feature", "cell",
+    "intercept", "amplitude", "noise",
+})
+"""Names that ArviZ or this tree use for dimensions and variables; a task's variable must not be called so."""
+
+RESERVED_START = ("obs_", "noise_", "trunk_")
 
 
-def variable(name: str) -> str:
-    """Name of a task's variable: the task's own, made safe where netCDF or ArviZ would misread it."""
-    safe = name.replace("/", "_per_").strip() or "_"
-    return f"{safe}_" if safe in RESERVED or safe.startswith("obs_") else safe
+def variables(names: Sequence[str]) -> list[str]:
+    """Names of the tasks' variables: the tasks' own, distinct and safe where netCDF or ArviZ would misread them."""
+    out: list[str] = []
+    for name in names:
+        safe = name.replace("/", "_per_").strip() or "_"
+        if safe in RESERVED or safe.startswith(RESERVED_START) or safe.endswith("_task") or not safe.strip("."):
+            safe = f"task_{safe}_"
+        while safe in out:
+            safe += "_"
+        out.append(safe)
+    return out
 
 
 def build(fit: Fit) -> xr.DataTree:
     """The tree described in `Fit.data`."""
     tasks, draws = fit.tasks, fit.draws
     design = Design.of(tasks)
-    labels = [variable(name) for name in tasks.names]
+    labels = variables(tasks.names)
     coords: dict[str, Any] = {"task": list(tasks.names), "input": list(tasks.inputs)}
     dims: dict[str, list[str]] = {"intercept": ["task"], "amplitude": ["task"], "head": ["head_of", "feature"]}
     heads = fit.arrangement.plan(tasks.names).head_of_task

@@ -86,7 +86,8 @@ def guide_k(draws: Draws) -> float:
     if len(ratio) < MIN_DRAWS_K:
         return float("nan")
     with np.errstate(divide="ignore", invalid="ignore"):
-        k = float(array_stats.psislw(ratio, r_eff=1.0, axis=-1)[1])
+        # psislw takes log-likelihoods: the weights it smooths are their inverses.
+        k = float(array_stats.psislw(-ratio, r_eff=1.0, axis=-1)[1])
     return k if np.isfinite(k) else float("inf")
 
 

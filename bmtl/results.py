@@ -19,6 +19,7 @@ from bmtl.data import Design
 from bmtl.diagnostics.convergence import checks, problems
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
 from bmtl.errors import FitError
+from bmtl.fitting.settings import point_trunk
 from bmtl.model import Model, noise_site
 from bmtl.tasks import Tasks
 
@@ -69,8 +70,9 @@ class Fit:
         """Everything as an ArviZ tree.
 
         Groups: ``posterior`` (``noise`` in the user's units, and the latent sites on the modelled scale),
-        ``log_likelihood``, ``posterior_predictive`` and ``observed_data`` (one variable a task, its cells along
-        ``obs_<task>``), ``constant_data`` (inputs), and ``sample_stats`` or, for SVI and MAP, ``optimisation``.
+        ``log_likelihood``, ``posterior_predictive`` (of large data: fewer draws, evenly spread) and ``observed_data``
+        (one variable a task, its cells along ``obs_<task>``), ``constant_data`` (inputs), ``sample_stats`` (of NUTS;
+        for SVI the log ratio of posterior and guide) and, for SVI and MAP, ``optimisation``.
         """
         return trees.build(self)
 
@@ -145,18 +147,22 @@ class Fit:
         Returns
         -------
         DataFrame
-            Columns task, elpd, se, p_loo, worst_pareto_k, n, converged; nats, in the user's units.
+            Columns task, elpd, se, p_loo, worst_pareto_k, n, trusted, converged; nats, in the user's units. Not to be
+            trusted: a task with k̂ above 0.7 somewhere, and any task if the trunk was estimated by a point, which has
+            seen the cells that importance sampling leaves out; compare such fits by refits, as `bmtl.advise` does.
 
         Raises
         ------
         FitError
             For a MAP fit.
         """
+        seen = point_trunk(self.model, self.settings)
         rows = [
-            (name, own.elpd, own.se, own.p_loo, float(np.max(own.pareto_k)), len(own.pointwise), self.converged)
+            (name, own.elpd, own.se, own.p_loo, float(np.max(own.pareto_k)), len(own.pointwise), own.trusted)
             for name, own in self.loo.items()
         ]
-        return pd.DataFrame(rows, columns=["task", "elpd", "se", "p_loo", "worst_pareto_k", "n", "converged"])
+        table = pd.DataFrame(rows, columns=["task", "elpd", "se", "p_loo", "worst_pareto_k", "n", "trusted"])
+        return table.assign(trusted=table["trusted"] & (not seen), converged=self.converged)
 
     def weights(self, prob: float = 0.89) -> pd.DataFrame:
         """Each task's noise and weight.
@@ -218,7 +224,7 @@ class Fit:
                 for label, value in zip(trees.variables(self.tasks.names), values, strict=True)
             }
         dims = {name: ["row"] for name in groups["mean"]}
-        return from_dict(groups, dims=dims, sample_dims=["chain", "draw"])
+        return from_dict(groups, dims=dims, pred_dims=dims, sample_dims=["chain", "draw"])
 
     def save(self, path: str | Path) -> None:
         """Write the fit to a netCDF file, atomically: either the whole file is there or none.

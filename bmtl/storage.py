@@ -47,6 +47,10 @@ def save(fit: Fit, path: str | Path) -> None:
         tree[name] = node
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
+    # mkstemp makes private files; a result should be as readable as any file its owner writes.
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)
     try:
         tree.to_netcdf(temporary, engine="h5netcdf")
         os.replace(temporary, path)

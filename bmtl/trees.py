@@ -27,6 +27,10 @@ RESERVED = frozenset({
 RESERVED_START = ("obs_", "noise_", "trunk_")
 
 
+PREDICTIVE_CELLS = 5_000_000
+"""Replicated outcomes kept, over all draws: enough for any predictive check, and they are slow to draw."""
+
+
 def variables(names: Sequence[str]) -> list[str]:
     """Names of the tasks' variables: the tasks' own, distinct and safe where netCDF or ArviZ would misread them."""
     out: list[str] = []
@@ -66,10 +70,11 @@ def build(fit: Fit) -> xr.DataTree:
     for label, rows in zip(labels, tasks.rows, strict=True):
         dims[label] = [f"obs_{label}"]
         coords[f"obs_{label}"] = rows
-    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
-    replicated = [
-        value.reshape(*draws.shape, -1) for value in replay.replicate(fit.model, tasks, flat, fit.seed)
-    ]
+    chains, n_draws = draws.shape
+    kept = int(np.clip(PREDICTIVE_CELLS // (int(np.sum(tasks.n_cells)) * chains), 1, n_draws))
+    some = np.linspace(0, n_draws - 1, kept).astype(int)
+    flat = {name: value[:, some].reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
+    replicated = [value.reshape(chains, kept, -1) for value in replay.replicate(fit.model, tasks, flat, fit.seed)]
     dims["inputs"] = ["row", "input"]
     coords["row"] = np.arange(tasks.n_rows)
     groups: dict[str, dict[str, Any]] = {

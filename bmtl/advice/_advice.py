@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,18 +95,18 @@ class Advice:
 
     def __str__(self) -> str:
         def number(value: float) -> str:
-            return f"{value:,.2f}"
+            return f"{value:,.2f}".replace("-0.00", "0.00")
 
         pairs = self.pairs[["task_a", "task_b", "verdict", "p_merge", "p_weight", "p_decouple", "correlation"]]
         tasks = self.tasks[
             ["task", "family", "n", "elpd_decoupled", "elpd_weighted", "elpd_merged", "elpd_recommended", "gain",
              "se_gain", "noise"]
         ]
+        notes = [self.reason, *(f"WARNING: {warning}" for warning in self.warnings)]
         lines = [
             self.question,
             f"  {self.verdict} (probability {self.probability:.2f}): {self.arrangement}",
-            f"  {self.reason}",
-            *(f"  WARNING: {warning}" for warning in self.warnings),
+            *(textwrap.fill(line, 116, initial_indent="  ", subsequent_indent="  ") for line in notes),
             "",
             "Pairs",
             pairs.to_string(index=False, float_format=number),

@@ -18,6 +18,8 @@ correlation of the noises on shared rows is a parameter of every verdict, and ne
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -348,13 +350,14 @@ def screen(tasks: Any, *, linear: bool = False, seed: int = 0, prior: Any = None
     weights = np.full(3, 1 / 3) if prior is None else np.asarray(prior, dtype=float)
     if weights.shape != (3,) or not np.all(weights >= 0) or not weights.sum() > 0:
         raise ValueError("prior needs three weights (merge, weight, decouple), none negative and not all zero")
-    # Thousands of small factorisations: threads inside each would only wait for one another.
+    # Thousands of small factorisations: threads inside each would only wait for one another, threads over them help.
     with threadpool_limits(limits=1, user_api="blas"):
         dictionary = Dictionary(np.asarray(tasks.Z), linear=linear)
-        candidates = [Candidate(tasks, t, dictionary) for t in range(len(tasks.names))]
-        pairs = [
-            _compare(candidates[i], candidates[j], i, j, tasks, weights / weights.sum())
-            for i in range(len(candidates))
-            for j in range(i + 1, len(candidates))
-        ]
-        return Screen(pairs, np.array([c.signal() for c in candidates]), np.array([c.r2() for c in candidates]))
+        n, shares = len(tasks.names), weights / weights.sum()
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            candidates = list(pool.map(lambda t: Candidate(tasks, t, dictionary), range(n)))
+            numbers = [(i, j) for i in range(n) for j in range(i + 1, n)]
+            pairs = list(
+                pool.map(lambda ij: _compare(candidates[ij[0]], candidates[ij[1]], *ij, tasks, shares), numbers)
+            )
+    return Screen(pairs, np.array([c.signal() for c in candidates]), np.array([c.r2() for c in candidates]))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import MCMC, NUTS, init_to_median
+from numpyro.infer import NUTS, init_to_median
 
 from bmtl.data import Data, Design
 from bmtl.engine.numpyro import NumPyroEngine
@@ -19,6 +20,9 @@ from bmtl.fitting.progress import Progress
 from bmtl.model import Model
 
 STATS = {"diverging": "diverging", "energy": "energy", "num_steps": "n_steps", "accept_prob": "acceptance_rate"}
+
+STEPS = 10
+"""Iterations of a compiled call: between two of them the sampler can be interrupted."""
 
 
 def run(
@@ -50,21 +54,41 @@ def run(
         max_tree_depth=settings.max_tree_depth,
         init_strategy=init_to_median(num_samples=15),
     )
-    mcmc = MCMC(
-        kernel,
-        num_warmup=settings.warmup,
-        num_samples=settings.draws,
-        num_chains=settings.chains,
-        chain_method="vectorized",
-        progress_bar=progress.visible,
-    )
+    keys = jax.random.split(jax.random.PRNGKey(seed), settings.chains)
     try:
-        mcmc.run(jax.random.PRNGKey(seed), extra_fields=tuple(STATS))
+        state = kernel.init(keys, settings.warmup, None, (), {})
     except RuntimeError as error:
         raise FitError(f"NUTS could not start {type(model).__name__}: {error}") from error
-    stats = mcmc.get_extra_fields(group_by_chain=True)
+    read = jax.vmap(kernel.postprocess_fn((), {}))
+
+    def look(state: Any) -> tuple[Any, Any]:
+        return read(state.z), {ours: getattr(state, theirs) for theirs, ours in STATS.items()}
+
+    @jax.jit
+    def advance(state: Any, steps: Any) -> tuple[Any, Any]:
+        def one(i: Any, carry: Any) -> Any:
+            state, kept = carry
+            state = kernel.sample(state, (), {})
+            return state, jax.tree.map(lambda held, new: held.at[:, i].set(new), kept, look(state))
+
+        shapes = jax.eval_shape(look, state)
+        empty = jax.tree.map(lambda own: jnp.zeros((own.shape[0], STEPS, *own.shape[1:]), own.dtype), shapes)
+        return jax.lax.fori_loop(0, steps, one, (state, empty))
+
+    parts = []
+    with progress.bar("NUTS", settings.warmup + settings.draws) as tick:
+        for total, keep in ((settings.warmup, False), (settings.draws, True)):
+            for done in range(0, total, STEPS):
+                steps = min(STEPS, total - done)
+                state, found = advance(state, steps)
+                # Waits for the result, so that no call is under way when another is asked for.
+                found = jax.tree.map(lambda value, steps=steps: np.asarray(value)[:, :steps], found)
+                if keep:
+                    parts.append(found)
+                tick(steps)
+    sites, stats = jax.tree.map(lambda *own: np.concatenate(own, axis=1), *parts)
     return Draws(
-        sites={name: np.asarray(value) for name, value in mcmc.get_samples(group_by_chain=True).items()},
-        stats={ours: np.asarray(stats[theirs]) for theirs, ours in STATS.items()},
+        sites=sites,
+        stats=stats,
         seconds=time.perf_counter() - start,
     )

@@ -121,8 +121,8 @@ def test_permuted_control_is_decoupled() -> None:
     advice = bmtl.advise(SharedTrunk(trunk=Identity()), tasks.permuted("count", seed=0), **QUICK)
     control = advice.pairs[advice.pairs["task_b"] == "count (permuted)"]
     assert list(control["verdict"]) == ["decouple"] * 2
-    related = advice.pairs[advice.pairs["task_b"] == "yes"]["verdict"].item()
-    assert related in ("merge", "weight")
+    # One linear predictor behind a count and a yes/no: merge or weight, whichever, but not apart.
+    assert advice.pairs[advice.pairs["task_b"] == "yes"]["p_decouple"].item() < 0.05
 
 
 def test_nuts_is_compared_by_importance_sampling() -> None:

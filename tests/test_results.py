@@ -83,6 +83,7 @@ def test_permuted_rows_have_the_same_elpd(pair, sampled) -> None:
         assert np.max(np.abs(difference)) < 0.2
 
 
+@pytest.mark.slow
 def test_renamed_tasks_have_the_same_elpd(pair, sampled) -> None:
     renamed = Tasks.from_arrays(pair.X, outcomes(pair), pair.families, names=["z", "y"])
     other = bmtl.fit(MODEL, renamed, **NUTS_OPTIONS)
@@ -105,6 +106,7 @@ def test_rescaled_task_shifts_by_the_jacobian(pair, sampled) -> None:
     np.testing.assert_allclose(sampled.weights()["weight"], other.weights()["weight"] * [64, 1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_rescaled_and_shifted_by_any_constant(pair, sampled) -> None:
     scaled = Tasks.from_arrays(pair.X, outcomes(pair) * [1.0, 0.003] + [0.0, 5.0], pair.families, names=pair.names)
     other = bmtl.fit(MODEL, scaled, **NUTS_OPTIONS)

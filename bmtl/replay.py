@@ -45,7 +45,8 @@ def read(
     total = len(next(iter(sites.values())))
     step = int(np.clip(CELLS_AT_ONCE // max(design.n_tasks * len(values["x"]), 1), 1, total))
     held = {name: jnp.asarray(value) for name, value in values.items()}
-    run = _compiled(model, design, reader)
+    hashable: Any = model
+    run = _compiled(hashable, design, reader)
     blocks = list(Data(design, values).blocks())
     for start in range(0, total, step):
         part = slice(start, min(start + step, total))
@@ -55,7 +56,7 @@ def read(
 
 
 @lru_cache(maxsize=64)
-def _compiled(model: Model, design: Design, reader: Reader) -> Any:
+def _compiled(model: Any, design: Design, reader: Reader) -> Any:
     """The replay of one model, compiled once for all the draws and folds it is read at."""
 
     @jax.jit

@@ -358,6 +358,6 @@ def screen(tasks: Any, *, linear: bool = False, seed: int = 0, prior: Any = None
             candidates = list(pool.map(lambda t: Candidate(tasks, t, dictionary), range(n)))
             numbers = [(i, j) for i in range(n) for j in range(i + 1, n)]
             pairs = list(
-                pool.map(lambda ij: _compare(candidates[ij[0]], candidates[ij[1]], *ij, tasks, shares), numbers)
+                pool.map(lambda p: _compare(candidates[p[0]], candidates[p[1]], p[0], p[1], tasks, shares), numbers)
             )
     return Screen(pairs, np.array([c.signal() for c in candidates]), np.array([c.r2() for c in candidates]))

@@ -15,17 +15,23 @@ from bmtl.errors import TaskError
 class Plan:
     """An arrangement as index arrays for a given order of tasks.
 
+    A task has P_t linear predictors (one, or one a category), and a head as many functions; all are counted through.
+
     Attributes
     ----------
     trunk_of_head : ndarray of int, shape (H,)
         Ascending.
-    head_of_task : ndarray of int, shape (T,)
-    sign : ndarray, shape (T,)
+    head_of : ndarray of int, shape (P,)
+        The head of each linear predictor.
+    task_of : ndarray of int, shape (P,)
+        Its task; ascending.
+    sign : ndarray, shape (P,)
         −1 where the task follows its head with the sign flipped, else 1.
     """
 
     trunk_of_head: np.ndarray
-    head_of_task: np.ndarray
+    head_of: np.ndarray
+    task_of: np.ndarray
     sign: np.ndarray
 
     @property
@@ -112,24 +118,39 @@ class Arrangement:
             return "merge"
         return "weight" if place[a][0] == place[b][0] else "decouple"
 
-    def plan(self, names: Sequence[str]) -> Plan:
+    def plan(self, names: Sequence[str], n_predictors: Sequence[int] | None = None) -> Plan:
         """Index arrays for tasks in that order.
+
+        Parameters
+        ----------
+        n_predictors : sequence of int, optional
+            Linear predictors of each task. Default: one each.
 
         Raises
         ------
         TaskError
-            If the arrangement does not hold exactly these tasks.
+            If the arrangement does not hold exactly these tasks, or tasks of one head differ in their number of
+            linear predictors.
         """
         if set(names) != set(self.names):
             raise TaskError(
                 f"the arrangement holds {sorted(self.names)}, but the tasks are {sorted(names)}"
             )
-        heads = [(i, head) for i, trunk in enumerate(self.trunks) for head in trunk]
-        head_of = {name: h for h, (_, head) in enumerate(heads) for name in head}
+        width = dict(zip(names, n_predictors or [1] * len(names), strict=True))
+        trunk_of_head: list[int] = []
+        first: dict[str, int] = {}
+        for i, trunk in enumerate(self.trunks):
+            for head in trunk:
+                if len({width[name] for name in head}) > 1:
+                    counts = ", ".join(f"{name!r} {width[name]}" for name in head)
+                    raise TaskError(f"tasks of one head need as many linear predictors each, but have: {counts}")
+                first |= dict.fromkeys(head, len(trunk_of_head))
+                trunk_of_head += [i] * width[head[0]]
         return Plan(
-            trunk_of_head=np.array([i for i, _ in heads]),
-            head_of_task=np.array([head_of[name] for name in names]),
-            sign=np.array([-1.0 if name in self.flipped else 1.0 for name in names]),
+            trunk_of_head=np.array(trunk_of_head),
+            head_of=np.concatenate([first[name] + np.arange(width[name]) for name in names]),
+            task_of=np.repeat(np.arange(len(names)), [width[name] for name in names]),
+            sign=np.concatenate([np.full(width[name], -1.0 if name in self.flipped else 1.0) for name in names]),
         )
 
     def to_json(self) -> dict[str, Any]:

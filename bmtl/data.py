@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bmtl.arrangement import Arrangement, Plan
 from bmtl.families import Family
 from bmtl.tasks import Tasks
 
@@ -50,8 +51,12 @@ class Design:
     families : tuple of Family
     layout : {"wide", "long"}
     n_rows, n_inputs : int
-    intercept_loc, intercept_scale, amplitude_scale, unit : ndarray, shape (T,)
-        Prior of the intercept, prior scale of the function's amplitude, and the user's unit of each outcome.
+    intercept_loc, intercept_scale : ndarray, shape (P,)
+        Prior of the intercept of each linear predictor; a task has one, or one a category.
+    amplitude_scale, unit : ndarray, shape (T,)
+        Prior scale of the function's amplitude, and the user's unit of each outcome.
+    reference : tuple of ndarray
+        For each task what its family's own parameters are centred at (see `Family.reference`).
     """
 
     names: tuple[str, ...]
@@ -63,27 +68,37 @@ class Design:
     intercept_scale: np.ndarray
     amplitude_scale: np.ndarray
     unit: np.ndarray
+    reference: tuple[np.ndarray, ...]
 
     @classmethod
     def of(cls, tasks: Tasks) -> Design:
-        priors = [
-            family.intercept(tasks.y_std(t), tasks.exposure[t]) for t, family in enumerate(tasks.families)
-        ]
+        cells = [(family, tasks.y_std(t), tasks.exposure[t]) for t, family in enumerate(tasks.families)]
+        priors = [family.intercept(y, exposure) for family, y, exposure in cells]
         return cls(
             names=tasks.names,
             families=tasks.families,
             layout=tasks.layout,
             n_rows=tasks.n_rows,
             n_inputs=len(tasks.inputs),
-            intercept_loc=np.array([loc for loc, _ in priors]),
-            intercept_scale=np.array([scale for _, scale in priors]),
+            intercept_loc=np.concatenate([np.atleast_1d(loc) for loc, _ in priors]),
+            intercept_scale=np.concatenate([np.broadcast_to(scale, np.shape(loc) or 1) for loc, scale in priors]),
             amplitude_scale=np.array([family.amplitude for family in tasks.families]),
             unit=np.asarray(tasks.y_scale),
+            reference=tuple(family.reference(y, exposure) for family, y, exposure in cells),
         )
 
     @property
     def n_tasks(self) -> int:
         return len(self.names)
+
+    @property
+    def n_predictors(self) -> tuple[int, ...]:
+        """Linear predictors of each task."""
+        return tuple(family.n_predictors for family in self.families)
+
+    def plan(self, arrangement: Arrangement) -> Plan:
+        """The arrangement as index arrays."""
+        return arrangement.plan(self.names, self.n_predictors)
 
     @cached_property
     def groups(self) -> dict[str, np.ndarray]:

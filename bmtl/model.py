@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from bmtl.arrangement import Arrangement
+from bmtl.arrangement import Arrangement, Plan
 from bmtl.data import Data
 from bmtl.noise import Scale
+from bmtl.relations import Heads
 
 
 @runtime_checkable
@@ -53,41 +54,44 @@ def functions(e: Any, features: Any, heads: Any, trunk_of_head: np.ndarray) -> A
     return e.xp.concat(parts, axis=-2)
 
 
-def observe(
-    e: Any, data: Data, f: Any, head_of_task: np.ndarray, sign: np.ndarray, amplitude: Scale, noise: Scale
-) -> None:
-    """``η_t = c_t ± a_t f_{head of t}(x)`` and the outcomes of every family given ``η`` and their noise.
+def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) -> None:
+    """``η_p = c_p ± a_t f_h(x)`` and the outcomes of every family given ``η`` and their noise.
 
     Parameters
     ----------
-    f : array, shape (heads, rows)
-    head_of_task, sign : ndarray, shape (T,)
-    amplitude, noise : Scale
-        Priors of ``a_t`` and of the families' noise parameters.
+    f : array, shape (H, rows)
+        Functions of the heads.
+    heads : Heads
+        Their tasks' intercepts and amplitudes.
+    noise : Scale
+        Prior of the families' noise parameters.
     """
     design = data.design
-    no_unit = np.ones(design.n_tasks)
-    a = amplitude.sample(e, "amplitude", design.amplitude_scale, no_unit) * e.asarray(sign)
-    intercept = e.dist.Normal(e.asarray(design.intercept_loc), e.asarray(design.intercept_scale))
-    c = e.sample("intercept", intercept.to_event(1))
+    a = heads.amplitude[..., plan.task_of] * e.asarray(plan.sign)
     if data.task is None:
-        eta = c[..., None] + a[..., None] * f[..., head_of_task, :]
-    else:
-        # Each row belongs to one task: pick that task's head, row by row.
-        of_task = e.asarray(head_of_task)[data.task]
-        own = e.xp.sum(f * (of_task == e.asarray(np.arange(f.shape[-2]))[:, None]), axis=-2)
-        eta = c[..., data.task] + a[..., data.task] * own
+        eta = heads.intercept[..., None] + a[..., None] * f[..., plan.head_of, :]
     for block in data.blocks():
-        members = block.tasks
-        if block.family.noise_name is None:
-            scale = e.asarray(np.ones(len(members)))
-        else:
-            scale = noise.sample(e, noise_site(block.name), np.ones(len(members)), design.unit[members])
+        family, members = block.family, block.tasks
+        # Linear predictors of the block's tasks, ``tasks × predictors of one``.
+        places = np.flatnonzero(np.isin(plan.task_of, members)).reshape(len(members), family.n_predictors)
+        reference = np.stack([design.reference[t] for t in members])
+        scale = family.sample_noise(e, noise_site(block.name), noise, design.unit[members], reference)
         if data.task is None:
-            e.observe(block, eta[..., members, :], scale[..., None], data.scale)
+            parts = [eta[..., own, :] for own in places.T]
+            scale = e.xp.expand_dims(scale, axis=-1 - family.noise_dims)
         else:
-            # Tasks of the long layout are of one family, so that the block's tasks are all tasks.
-            e.observe(block, eta, scale[..., data.task], data.scale)
+            # Each row belongs to one task, and all tasks are of one family: pick that task's head, row by row.
+            parts = [_own(e, data.task, f, heads.intercept, a, plan, own) for own in places.T]
+            scale = scale[..., data.task] if family.noise_dims == 0 else scale[..., data.task, :]
+        joined = parts[0] if family.n_predictors == 1 else e.xp.stack(parts, axis=-1)
+        e.observe(block, joined, scale, data.scale)
+
+
+def _own(e: Any, task: Any, f: Any, intercept: Any, a: Any, plan: Plan, places: np.ndarray) -> Any:
+    """Linear predictor of each row's own task, ``rows``; ``places`` are the tasks' predictors."""
+    of_row = e.asarray(plan.head_of[places])[task]
+    own = e.xp.sum(f * (of_row == e.asarray(np.arange(f.shape[-2]))[:, None]), axis=-2)
+    return intercept[..., places][..., task] + a[..., places][..., task] * own
 
 
 def noise_site(block: str) -> str:

@@ -51,7 +51,7 @@ def build(fit: Fit) -> xr.DataTree:
     labels = variables(tasks.names)
     coords: dict[str, Any] = {"task": list(tasks.names), "input": list(tasks.inputs)}
     dims: dict[str, list[str]] = {"intercept": ["task"], "amplitude": ["task"], "head": ["head_of", "feature"]}
-    heads = fit.arrangement.plan(tasks.names).head_of_task
+    heads = fit.arrangement.plan(tasks.names).head_of
     coords["head_of"] = [
         " = ".join(name for name, own in zip(tasks.names, heads, strict=True) if own == h)
         for h in range(heads.max() + 1)

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from bmtl.arrangement import Arrangement
 from bmtl.data import Data
 from bmtl.model import functions, observe
@@ -39,8 +37,8 @@ class Decoupled:
         return Arrangement.decoupled(names)
 
     def program(self, e: Any, data: Data) -> None:
-        plan = self.arranged(data.design.names).plan(data.design.names)
+        plan = data.design.plan(self.arranged(data.design.names))
         phi = self.trunk.sample(e, data.x, plan.n_trunks)
-        w = Independent().sample(e, plan.n_heads, phi.shape[-1])
-        f = functions(e, phi, w, plan.trunk_of_head)
-        observe(e, data, f, plan.head_of_task, np.ones(data.design.n_tasks), self.amplitude, self.noise)
+        heads = Independent().sample(e, plan, data.design, phi.shape[-1], self.amplitude)
+        f = functions(e, phi, heads.w, plan.trunk_of_head)
+        observe(e, data, f, heads, plan, self.noise)

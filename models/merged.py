@@ -41,8 +41,8 @@ class Merged:
         return Arrangement.merged(names, self.flipped)
 
     def program(self, e: Any, data: Data) -> None:
-        plan = self.arranged(data.design.names).plan(data.design.names)
-        phi = self.trunk.sample(e, data.x, 1)
-        w = Independent().sample(e, 1, phi.shape[-1])
-        f = functions(e, phi, w, plan.trunk_of_head)
-        observe(e, data, f, plan.head_of_task, plan.sign, self.amplitude, self.noise)
+        plan = data.design.plan(self.arranged(data.design.names))
+        phi = self.trunk.sample(e, data.x, plan.n_trunks)
+        heads = Independent().sample(e, plan, data.design, phi.shape[-1], self.amplitude)
+        f = functions(e, phi, heads.w, plan.trunk_of_head)
+        observe(e, data, f, heads, plan, self.noise)

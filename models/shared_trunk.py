@@ -54,8 +54,8 @@ class SharedTrunk:
         return self.arrangement or Arrangement.shared(names)
 
     def program(self, e: Any, data: Data) -> None:
-        plan = self.arranged(data.design.names).plan(data.design.names)
+        plan = data.design.plan(self.arranged(data.design.names))
         phi = self.trunk.sample(e, data.x, plan.n_trunks)
-        w = self.relation.sample(e, plan.n_heads, phi.shape[-1])
-        f = functions(e, phi, w, plan.trunk_of_head)
-        observe(e, data, f, plan.head_of_task, plan.sign, self.amplitude, self.noise)
+        heads = self.relation.sample(e, plan, data.design, phi.shape[-1], self.amplitude)
+        f = functions(e, phi, heads.w, plan.trunk_of_head)
+        observe(e, data, f, heads, plan, self.noise)

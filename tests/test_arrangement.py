@@ -79,8 +79,8 @@ def test_plan_follows_the_order_of_the_tasks(names) -> None:
         assert plan.sign[i] == (-1 if a == "b" else 1)
         for j, b in enumerate(names):
             if a != b:
-                same_head = plan.head_of_task[i] == plan.head_of_task[j]
-                same_trunk = len(set(plan.trunk_of_head[plan.head_of_task[[i, j]]])) == 1
+                same_head = plan.head_of[i] == plan.head_of[j]
+                same_trunk = len(set(plan.trunk_of_head[plan.head_of[[i, j]]])) == 1
                 assert MIXED.relation(a, b) == ("merge" if same_head else "weight" if same_trunk else "decouple")
 
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bmtl.noise import Scale
+
 Array = NDArray[np.float64]
 
 
@@ -34,6 +36,8 @@ class Family:
         The outcomes allowed, in words, for error messages.
     amplitude : float
         Prior scale of the linear predictor's spread over the inputs.
+    noise_dims : int
+        Dimensions of one task's noise: 0 where it is a number, 1 where it is a vector.
     """
 
     name: ClassVar[str]
@@ -43,14 +47,43 @@ class Family:
     takes_exposure: ClassVar[bool] = False
     support: ClassVar[str]
     amplitude: ClassVar[float] = 1.0
+    noise_dims: ClassVar[int] = 0
+
+    @property
+    def n_predictors(self) -> int:
+        """Linear predictors of one task; where there are several they are the last dimension of ``eta``."""
+        return 1
 
     def valid(self, y: Array) -> NDArray[np.bool_]:
         """Whether each outcome lies in the family's support (same shape as ``y``)."""
         raise TypeError(f"{type(self).__name__} does not define its support")
 
-    def intercept(self, y: Array, exposure: Array | float = 1.0) -> tuple[float, float]:
-        """Location and scale of the prior on the intercept, from the outcomes of one task."""
+    def intercept(self, y: Array, exposure: Array | float = 1.0) -> tuple[float | Array, float]:
+        """Location (one a linear predictor) and scale of the prior on the intercept, from the outcomes of one task."""
         raise TypeError(f"{type(self).__name__} does not define its intercept prior")
+
+    def reference(self, y: Array, exposure: Array | float = 1.0) -> Array:
+        """What the prior on the family's own parameters is centred at, from the outcomes of one task; here nothing."""
+        return np.empty(0)
+
+    def sample_noise(self, e: Any, name: str, prior: Scale, unit: Array, reference: Array) -> Any:
+        """Draw the noise of some tasks as the site ``name``; ones where the family has none.
+
+        Parameters
+        ----------
+        prior : Scale
+            The model's prior on noises.
+        unit : ndarray, shape (tasks,)
+            The user's unit of each outcome.
+        reference : ndarray, shape (tasks, …)
+            `reference` of each task.
+
+        Returns
+        -------
+        array, shape (tasks,) or (tasks, m) where ``noise_dims`` is 1
+        """
+        ones = np.ones(len(unit))
+        return e.asarray(ones) if self.noise_name is None else prior.sample(e, name, ones, unit)
 
     def distribution(self, e: Any, eta: Any, noise: Any, exposure: Any) -> Any:
         """The distribution of the outcomes in the engine ``e``, batch shape that of the broadcast arguments."""

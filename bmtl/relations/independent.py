@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bmtl.arrangement import Plan
+from bmtl.data import Design
+from bmtl.noise import Scale
+from bmtl.relations._base import Heads, free_amplitude, free_intercept
+
 
 @dataclass(frozen=True)
 class Independent:
     """Unit heads ``w_h ~ Normal(0, I)``, independent: tasks meet in the trunk only."""
 
-    def sample(self, e: Any, n_heads: int, n_features: int) -> Any:
-        """Heads, ``heads × features``."""
+    def sample(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Heads:
         zero, one = e.asarray(0.0), e.asarray(1.0)
-        return e.sample("head", e.dist.Normal(zero, one).expand([n_heads, n_features]).to_event(2))
+        w = e.sample("head", e.dist.Normal(zero, one).expand([plan.n_heads, k]).to_event(2))
+        return Heads(w, amplitude=free_amplitude(e, design, amplitude), intercept=free_intercept(e, design))

@@ -173,7 +173,7 @@ def test_decoupled_is_the_product_of_single_tasks(trunk, five, programs) -> None
     """The joint log-density is the sum of those of each task alone, at its part of the sites."""
     model = Decoupled(trunk)
     sites = programs.draw(model, five, seed=4)
-    place = model.arranged(five.names).plan(five.names).head_of_task
+    place = model.arranged(five.names).plan(five.names).head_of
     total = 0.0
     for t, name in enumerate(five.names):
         own = {site: sites[site][t : t + 1] for site in ("amplitude", "intercept")}

@@ -30,19 +30,18 @@ class TaskLOO:
     pareto_k : ndarray, shape (n,)
     p_loo : float
         Effective number of parameters.
+    se : float
+        Standard error of the sum over cells, as ArviZ has it.
     """
 
     pointwise: np.ndarray
     pareto_k: np.ndarray
     p_loo: float
+    se: float
 
     @property
     def elpd(self) -> float:
         return float(self.pointwise.sum())
-
-    @property
-    def se(self) -> float:
-        return float(np.sqrt(len(self.pointwise) * self.pointwise.var()))
 
     @property
     def trusted(self) -> bool:
@@ -74,7 +73,7 @@ def psis_loo(log_likelihood: np.ndarray, draws: Draws) -> TaskLOO:
             ratio = draws.log_ratio.reshape(draws.shape)
             found = loo_approximate_posterior(tree, ratio, np.zeros_like(ratio), var_name="cells", pointwise=True)
     k = np.asarray(found.pareto_k)
-    return TaskLOO(np.asarray(found.elpd_i), np.where(np.isfinite(k), k, np.inf), float(found.p))
+    return TaskLOO(np.asarray(found.elpd_i), np.where(np.isfinite(k), k, np.inf), float(found.p), float(found.se))
 
 
 def _efficiency(log_likelihood: np.ndarray) -> float:

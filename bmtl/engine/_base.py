@@ -30,6 +30,12 @@ class Engine(Protocol):
     def sample(self, name: str, distribution: Any) -> Any:
         """A latent variable."""
 
+    def mixture(self, log_share: Any, components: Any) -> Any:
+        """A mixture over the last batch dimension of ``components``, with the log of the shares that sum to one."""
+
+    def factor(self, name: str, log_density: Any) -> None:
+        """A term of the log-density."""
+
     def observe(self, block: Block, eta: Any, noise: Any, scale: float) -> None:
         """The cells of one family, given their linear predictors and noises.
 

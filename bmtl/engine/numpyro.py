@@ -24,6 +24,12 @@ class NumPyroEngine:
     def sample(self, name: str, distribution: Any) -> Any:
         return numpyro.sample(name, distribution)
 
+    def mixture(self, log_share: Any, components: Any) -> Any:
+        return self.dist.MixtureSameFamily(self.dist.Categorical(logits=log_share), components)
+
+    def factor(self, name: str, log_density: Any) -> None:
+        numpyro.factor(name, log_density)
+
     def observe(self, block: Block, eta: Any, noise: Any, scale: float) -> None:
         cells = block.family.distribution(self, eta, noise, block.exposure).mask(block.mask)
         with numpyro.handlers.scale(scale=scale):

@@ -12,6 +12,14 @@ import torch
 from bmtl.data import Block
 
 
+class _Mixture(pyro.distributions.MixtureSameFamily):
+    """torch's mixture with the support of its components, to which torch knows a transform."""
+
+    @property
+    def support(self) -> Any:
+        return self.component_distribution.support
+
+
 class PyroEngine:
     """Pyro on torch.
 
@@ -33,6 +41,12 @@ class PyroEngine:
 
     def sample(self, name: str, distribution: Any) -> Any:
         return pyro.sample(name, distribution)
+
+    def mixture(self, log_share: Any, components: Any) -> Any:
+        return _Mixture(self.dist.Categorical(logits=log_share), components)
+
+    def factor(self, name: str, log_density: Any) -> None:
+        pyro.factor(name, log_density)
 
     def observe(self, block: Block, eta: Any, noise: Any, scale: float) -> None:
         cells = block.family.distribution(self, eta, noise, block.exposure).mask(block.mask)

@@ -9,8 +9,10 @@ from bmtl.data import Block
 from bmtl.engine.numpyro import NumPyroEngine
 
 
-class Replay(NumPyroEngine):
+class Replaying:
     """Substitutes draws for latent variables and keeps each block's linear predictor and noise.
+
+    An engine that replays is this before the engine itself.
 
     Parameters
     ----------
@@ -31,6 +33,9 @@ class Replay(NumPyroEngine):
     def sample(self, name: str, distribution: Any) -> Any:
         return self.draws[name]
 
+    def factor(self, name: str, log_density: Any) -> None:
+        """Nothing: the draws are there."""
+
     def observe(self, block: Block, eta: Any, noise: Any, scale: float) -> None:
         self.eta[block.name] = eta
         self.noise[block.name] = noise
@@ -38,3 +43,11 @@ class Replay(NumPyroEngine):
     def outcome(self, block: Block) -> Any:
         """The distribution of a block's cells at the draws."""
         return block.family.distribution(self, self.eta[block.name], self.noise[block.name], block.exposure)
+
+
+class Replay(Replaying, NumPyroEngine):
+    """Replays on JAX."""
+
+    def new(self, block: Block, key: Any) -> Any:
+        """A block's cells drawn anew."""
+        return self.outcome(block).sample(key)

@@ -17,7 +17,7 @@ from bmtl.errors import ConvergenceWarning
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS, SVI, Settings, learns_trunk, resolve
-from bmtl.model import Model
+from bmtl.model import Model, engines
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 
@@ -48,7 +48,8 @@ def fit(
         Variational inference, the no-U-turn sampler, or the posterior mode. Its options (fields of
         `bmtl.fitting.SVI`, `NUTS`, `MAP`) are given by keyword, or with the object.
     engine : {"auto", "numpyro", "pyro"}
-        ``auto`` is Pyro where SVI or MAP can run on CUDA, else NumPyro. The fit says which.
+        ``auto`` is Pyro where SVI or MAP can run on CUDA or the trunk is a torch module, else NumPyro. The fit says
+        which.
     device : str
         ``auto``, ``cpu`` or a torch device such as ``cuda``.
     seed : int
@@ -82,7 +83,7 @@ def fit(
     """
     check_model(model)
     name, settings = resolve(method, options)
-    engine, device = choose(engine, device, name)
+    engine, device = choose(engine, device, name, engines(model))
     design = Design.of(tasks)
     values = arrays_of.arrays(tasks, design)
     bars = Progress(progress)
@@ -102,29 +103,31 @@ def sample(
     engine: str,
     device: str,
     seed: int,
-    masks: Sequence[Mapping[str, np.ndarray]] | None,
+    each: Sequence[Mapping[str, np.ndarray]] | None,
     progress: Progress,
 ) -> list[Draws]:
-    """Posterior draws for every set of masks (they replace the arrays ``mask/…`` of ``values``), or once for None.
+    """Posterior draws for every set of arrays that replace those of ``values`` (the masks of folds), or once for None.
 
     SVI and MAP on NumPyro run all of them side by side, the others one after another.
     """
     if isinstance(settings, NUTS):
-        each = [{**values, **own} for own in masks or [{}]]
+        full = [{**values, **own} for own in each or [{}]]
         if engine == "pyro":
+            if settings.marginal:
+                raise ValueError("marginal=True is for the numpyro engine")
             from bmtl.fitting import pyro_nuts
 
-            return [pyro_nuts.run(model, design, own, settings, seed, progress, device) for own in each]
+            return [pyro_nuts.run(model, design, own, settings, seed, progress, device) for own in full]
         from bmtl.fitting import numpyro_nuts
 
-        return [numpyro_nuts.run(model, design, own, settings, seed, progress) for own in each]
+        return [numpyro_nuts.run(model, design, own, settings, seed, progress) for own in full]
     if engine == "pyro":
         from bmtl.fitting import pyro_svi
 
-        return pyro_svi.run(model, design, values, settings, seed, masks, progress, device)
+        return pyro_svi.run(model, design, values, settings, seed, each, progress, device)
     from bmtl.fitting import numpyro_svi
 
-    return numpyro_svi.run(model, design, values, settings, seed, masks, progress)
+    return numpyro_svi.run(model, design, values, settings, seed, each, progress)
 
 
 def choose_trunk(
@@ -157,16 +160,26 @@ def choose_trunk(
     return replace(settings, trunk="point" if clear else "guide")
 
 
-def choose(engine: str, device: str, method: str) -> tuple[str, str]:
+def choose(engine: str, device: str, method: str, able: tuple[str, ...] = ENGINES) -> tuple[str, str]:
     """Engine and device, with ``auto`` resolved.
+
+    Parameters
+    ----------
+    able : tuple of str
+        Engines that can run the model.
 
     Raises
     ------
     ValueError
-        If there is no such engine, CUDA is asked for where there is none, or NumPyro is asked to run on a device.
+        If there is no such engine or it cannot run the model, CUDA is asked for where there is none, or NumPyro is
+        asked to run on a device.
     """
     if engine not in (*ENGINES, "auto"):
         raise ValueError(f"unknown engine {engine!r}; known: auto, {', '.join(ENGINES)}")
+    if engine not in ("auto", *able):
+        raise ValueError(f"the model's trunk runs on the engine {', '.join(able)} only, not on {engine!r}")
+    if engine == "auto" and len(able) == 1:
+        (engine,) = able
     if engine == "numpyro" or (engine == "auto" and method == "nuts"):
         if device not in ("auto", "cpu"):
             raise ValueError(f"the numpyro engine runs on the CPU; for device {device!r} use engine='pyro'")

@@ -17,6 +17,7 @@ from bmtl.errors import FitError
 from bmtl.fitting import settings as how
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
+from bmtl.marginal import Marginal
 from bmtl.model import Model
 
 STATS = {"diverging": "diverging", "energy": "energy", "num_steps": "n_steps", "accept_prob": "acceptance_rate"}
@@ -39,14 +40,20 @@ def run(
     ------
     FitError
         If no point with a finite log-density is found to start from.
+    TaskError, ValueError
+        If the heads are to be integrated out but cannot be.
     """
     start = time.perf_counter()
     progress = progress or Progress(False)
     engine = NumPyroEngine()
     arrays = {name: jnp.asarray(value) for name, value in values.items()}
 
+    marginal = Marginal(model) if settings.marginal else None
+    if marginal is not None:
+        marginal.check(design)
+
     def program() -> None:
-        model.program(engine, Data(design, arrays))
+        (marginal or model).program(engine, Data(design, arrays))
 
     kernel = NUTS(
         program,
@@ -87,6 +94,8 @@ def run(
                     parts.append(found)
                 tick(steps)
     sites, stats = jax.tree.map(lambda *own: np.concatenate(own, axis=1), *parts)
+    if marginal is not None:
+        sites = marginal.complete(design, arrays, sites, seed)
     return Draws(
         sites=sites,
         stats=stats,

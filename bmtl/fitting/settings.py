@@ -70,6 +70,10 @@ class NUTS:
         Target acceptance probability of the step-size adaptation, in (0, 1).
     max_tree_depth : int
         At most 2^depth leapfrog steps an iteration.
+    marginal : bool
+        Integrate the heads and intercepts of Gaussian tasks out while sampling, and draw them afterwards: the same
+        posterior, in fewer and smoother dimensions. NumPyro only; for relations whose heads are Gaussian given their
+        other parameters (Independent, Exchangeable, Correlated), every task with a head of its own.
     """
 
     chains: int = 4
@@ -77,6 +81,7 @@ class NUTS:
     draws: int = 1000
     target_accept: float = 0.9
     max_tree_depth: int = 10
+    marginal: bool = False
 
     def __post_init__(self) -> None:
         _at_least_one(self, "chains", "warmup", "draws", "max_tree_depth")

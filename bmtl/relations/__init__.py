@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bmtl.relations._base import Heads, Relation
+from bmtl.relations._base import Gaussian, Heads, Relation
+from bmtl.relations.correlated import Correlated
+from bmtl.relations.exchangeable import Exchangeable
 from bmtl.relations.independent import Independent
 
-__all__ = ["Heads", "Independent", "Relation"]
+__all__ = ["Correlated", "Exchangeable", "Gaussian", "Heads", "Independent", "Relation"]

@@ -31,8 +31,33 @@ class Heads(NamedTuple):
     amplitude: Any
 
 
+class Gaussian(NamedTuple):
+    """Intercepts and coefficients as a Gaussian, given what has been drawn.
+
+    The linear predictors are ``η_p(x) = β_p · (1, φ(x)/√k)`` with ``β_p = loc_p + factor_p z_p``, ``z_p ~ Normal(0,
+    I)``, or with one z for all tasks where they are coupled.
+
+    Attributes
+    ----------
+    loc : array, shape (P, k + 1)
+    factor : array, shape (P, k + 1, m)
+        m is k + 1, or P (k + 1) where coupled.
+    coupled : bool
+    """
+
+    loc: Any
+    factor: Any
+    coupled: bool = False
+
+
 class Relation(Protocol):
-    """A prior on the heads of one model."""
+    """A prior on the heads of one model.
+
+    Relations whose heads are Gaussian given their other sites have two more methods, so that heads can be integrated
+    out: ``gaussian``, with the arguments of `sample`, draws those other sites and gives the `Gaussian`;
+    ``sites(plan, design, z)`` gives the sites ``head`` and ``intercept`` of `sample` from draws of z, ``… × P ×
+    (k + 1)``.
+    """
 
     def sample(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Heads:
         """Draw heads on ``k`` features of about unit scale.
@@ -53,3 +78,36 @@ def free_intercept(e: Any, design: Design) -> Any:
     """An intercept a linear predictor, around where its outcomes are, ``(P,)``."""
     prior = e.dist.Normal(e.asarray(design.intercept_loc), e.asarray(design.intercept_scale))
     return e.sample("intercept", prior.to_event(1))
+
+
+def free_scale(e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> tuple[Any, Any]:
+    """Prior mean and scale of intercepts and coefficients, ``P × (k + 1)``, with free intercepts and amplitudes."""
+    a = free_amplitude(e, design, amplitude)[..., plan.task_of, None]
+    first = np.arange(k + 1) == 0
+    sign = np.where(first, 0.0, plan.sign[:, None])
+    loc = design.intercept_loc[:, None] * first
+    return e.asarray(loc), e.asarray(design.intercept_scale[:, None] * first) + a * e.asarray(sign)
+
+
+def free_sites(plan: Plan, design: Design, z: Any) -> dict[str, Any]:
+    """The sites ``head`` and ``intercept`` of free intercepts and heads, from draws of z."""
+    intercept = design.intercept_loc + design.intercept_scale * z[..., 0]
+    return {"head": z[..., np.argsort(plan.head_of), 1:], "intercept": intercept}
+
+
+def stick_breaking(e: Any, size: int, concentration: float) -> Any:
+    """Log of shares that sum to one, ``v_c Π_{l<c} (1 − v_l)`` with ``v ~ Beta(1, concentration)``, ``(size,)``.
+
+    The site ``head_stick`` is −log(1 − v), which is exponential; the last share is what the others leave.
+    """
+    if size == 1:
+        return e.asarray(np.zeros(1))
+    rate = e.asarray(np.full(size - 1, concentration))
+    return log_shares(e.xp, e.sample("head_stick", e.dist.Exponential(rate).to_event(1)))
+
+
+def log_shares(xp: Any, stick: Any) -> Any:
+    """Log of the shares of `stick_breaking`, one more than there are sticks."""
+    none = xp.zeros_like(stick[..., :1])
+    left = xp.concat([none, -xp.cumulative_sum(stick, axis=-1)], axis=-1)
+    return left + xp.concat([xp.log(-xp.expm1(-stick)), none], axis=-1)

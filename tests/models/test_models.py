@@ -20,6 +20,7 @@ from bmtl.fitting.settling import EVALUATION_DRAWS
 from bmtl.model import specification
 from bmtl.models import Decoupled, Merged, SharedTrunk
 from bmtl.noise import Known
+from bmtl.relations import Correlated, Exchangeable
 from bmtl.storage import restore
 from bmtl.trunks import MLP, Fourier, Identity, Linear
 
@@ -31,6 +32,8 @@ MODELS = {
     "shared relu": SharedTrunk(MLP((8,), "relu")),
     "shared fourier": SharedTrunk(Fourier(8)),
     "mixed tanh": SharedTrunk(MLP((4,)), arrangement=MIXED),
+    "exchangeable identity": SharedTrunk(Identity(), Exchangeable()),
+    "correlated linear": SharedTrunk(Linear(2), Correlated(), arrangement=MIXED),
     "decoupled tanh": Decoupled(MLP((4,))),
     "merged fourier": Merged(Fourier(8), flipped=("any",)),
 }

@@ -1,0 +1,83 @@
+"""Heads around a common mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bmtl.arrangement import Plan
+from bmtl.data import Design
+from bmtl.noise import Scale
+from bmtl.relations._base import Gaussian, Heads
+
+
+@dataclass(frozen=True)
+class Exchangeable:
+    """The hierarchical model: intercept and head of each task scatter around a common mean with a full covariance.
+
+        β_h = (b_h, w_h) = μ + diag(s) L z_h,   z_h ~ Normal(0, I),   L Lᵀ ~ LKJ(concentration)
+
+    for heads on the same trunk. The prior on the scales s is the model's ``amplitude``, on the scale of standardised
+    outcomes; the intercepts lie around the mean intercept of the tasks of a family (Gelman & Hill, Data Analysis
+    Using Regression and Multilevel/Hierarchical Models, 2007, section 13.3). Made for many tasks of one kind, such as
+    those of `Tasks.from_groups`.
+
+    Sites: ``head`` is z, ``head_mean`` μ, ``head_scale`` s and ``head_correlation`` L, intercepts first.
+
+    Parameters
+    ----------
+    concentration : float
+        > 0. Of the LKJ prior; 1 is uniform over correlation matrices, more favours weak correlations.
+    """
+
+    concentration: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.concentration > 0:
+            raise ValueError(f"Exchangeable needs a concentration > 0, got {self.concentration}")
+
+    def sample(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Heads:
+        mean, factor = self._hyper(e, plan, design, k, amplitude)
+        z = e.sample("head", e.dist.Normal(e.asarray(0.0), e.asarray(1.0)).expand([plan.n_heads, k + 1]).to_event(2))
+        beta = mean + (factor @ z[..., None])[..., 0]
+        centre, size = _family_scale(plan, design)
+        return Heads(
+            w=beta[..., 1:],
+            intercept=e.asarray(centre) + e.asarray(size) * beta[..., plan.head_of, 0],
+            amplitude=e.asarray(design.amplitude_scale),
+        )
+
+    def gaussian(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Gaussian:
+        mean, factor = self._hyper(e, plan, design, k, amplitude)
+        centre, size = _family_scale(plan, design)
+        first = np.arange(k + 1) == 0
+        scale = size[:, None] * np.where(first, 1.0, plan.sign[:, None])
+        loc = e.asarray(scale) * mean[..., plan.head_of, :] + e.asarray(centre[:, None] * first)
+        return Gaussian(loc, e.asarray(scale)[..., None] * factor[..., plan.head_of, :, :])
+
+    def sites(self, plan: Plan, design: Design, z: Any) -> dict[str, Any]:
+        return {"head": z[..., np.argsort(plan.head_of), :]}
+
+    def _hyper(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> tuple[Any, Any]:
+        """Mean, ``heads × (k + 1)``, and factor of the covariance, ``heads × (k + 1) × (k + 1)``."""
+        trunks, q = plan.n_trunks, k + 1
+        sd = np.ones((trunks, q))
+        sd[:, 0] = np.mean(design.intercept_scale) / np.mean(design.amplitude_scale)
+        mean = e.sample("head_mean", e.dist.Normal(e.asarray(0.0 * sd), e.asarray(sd)).to_event(2))
+        flat = amplitude.sample(e, "head_scale", np.ones(trunks * q), np.ones(trunks * q))
+        scale = flat.reshape(*flat.shape[:-1], trunks, q)
+        prior = e.dist.LKJCholesky(q, e.asarray(self.concentration))
+        tril = e.sample("head_correlation", prior.expand([trunks]).to_event(1))
+        factor = scale[..., None] * tril
+        return mean[..., plan.trunk_of_head, :], factor[..., plan.trunk_of_head, :, :]
+
+
+def _family_scale(plan: Plan, design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """Mean intercept over the tasks of its family, and amplitude, of each linear predictor."""
+    centre = np.empty(len(plan.task_of))
+    for members in design.groups.values():
+        own = np.flatnonzero(np.isin(plan.task_of, members)).reshape(len(members), -1)
+        centre[own] = design.intercept_loc[own].mean(axis=0)
+    return centre, design.amplitude_scale[plan.task_of]

@@ -1,0 +1,191 @@
+"""Heads integrated out: evidence and posterior against brute force, and what it saves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bmtl
+from bmtl.arrangement import Arrangement
+from bmtl.data import Data, Design, arrays
+from bmtl.engine.replay import Replay
+from bmtl.marginal import Marginal
+from bmtl.models import Decoupled, SharedTrunk
+from bmtl.noise import Known
+from bmtl.relations import Correlated, Exchangeable, Independent
+from bmtl.trunks import MLP, Identity
+
+RELATIONS = [Independent(), Exchangeable(), Correlated()]
+
+
+@pytest.fixture(scope="module")
+def three():
+    """Three Gaussian tasks on 20 rows, some outcomes missing."""
+    rng = np.random.default_rng(21)
+    X = rng.normal(size=(20, 2))
+    Y = X @ rng.normal(size=(2, 3)) * [1.0, 5.0, 0.1] + rng.normal(size=(20, 3)) * [0.5, 4.0, 0.02] + [0.0, 30.0, -2.0]
+    Y[rng.random(Y.shape) < 0.2] = np.nan
+    return bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 3, names=["a", "b", "c"])
+
+
+def brute_force(model, tasks, sites) -> float:
+    """Log evidence from the program itself: η is affine in heads and intercepts, whose priors are normal."""
+    design = Design.of(tasks)
+    data = Data(design, arrays(tasks, design))
+
+    def eta(head, intercept):
+        engine = Replay({name: value[None] for name, value in {**sites, "head": head, "intercept": intercept}.items()})
+        model.program(engine, data)
+        (found,) = engine.eta.values()
+        return np.asarray(found[0], dtype=float), np.asarray(next(iter(engine.noise.values()))[0], dtype=float)
+
+    free = "intercept" in sites
+    loc = design.intercept_loc if free else np.zeros(0)
+    zero = np.zeros_like(sites["head"])
+    start, noise = eta(zero, loc)
+    columns = []
+    for i in range(zero.size):
+        step = zero.copy()
+        step.flat[i] = 1.0
+        columns.append(eta(step, loc)[0] - start)
+    for t in range(len(loc)):
+        columns.append((eta(zero, loc + np.eye(len(loc))[t])[0] - start) * design.intercept_scale[t])
+    mask = data.values["mask/gaussian"]
+    J = np.stack([column[mask] for column in columns], axis=1)
+    sd = np.broadcast_to(noise, mask.shape)[mask]
+    return stats.multivariate_normal(start[mask], J @ J.T + np.diag(sd**2)).logpdf(data.values["y/gaussian"][mask])
+
+
+@pytest.mark.parametrize("layout", ["wide", pytest.param("long", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("arrangement", ["shared", "apart", "mixed"])
+@pytest.mark.parametrize("trunk", [Identity(), MLP((3,))], ids=["identity", "tanh"])
+@pytest.mark.parametrize("relation", RELATIONS, ids=lambda relation: type(relation).__name__.lower())
+def test_evidence(relation, trunk, arrangement, layout, three, grouped, programs) -> None:
+    tasks = three if layout == "wide" else grouped("gaussian")
+    a, b, c = tasks.names
+    arranged = {
+        "shared": None,
+        "apart": Arrangement.decoupled(tasks.names),
+        "mixed": Arrangement((((c,), (a,)), ((b,),))),
+    }[arrangement]
+    model = SharedTrunk(trunk, relation, arrangement=arranged)
+    sites = programs.draw(model, tasks, seed=7)
+    design = Design.of(tasks)
+    found = Marginal(model).evidence(Replay(sites), Data(design, arrays(tasks, design)))
+    np.testing.assert_allclose(float(found.log), brute_force(model, tasks, sites), rtol=2e-4)
+
+
+def test_completed_draws_are_conditional_posterior_draws(three, programs) -> None:
+    """Heads and intercepts drawn at fixed other sites have the mean and covariance of the linear regression."""
+    model = SharedTrunk(Identity(), Correlated())
+    sites = programs.draw(model, three, seed=3)
+    design = Design.of(three)
+    values = arrays(three, design)
+    n = 20_000
+    held = {name: np.broadcast_to(value, (1, n, *value.shape)) for name, value in sites.items()}
+    hyper = {name: value for name, value in held.items() if name not in ("head", "intercept")}
+    drawn = Marginal(model).complete(design, values, hyper, seed=1)
+    z = np.concatenate([drawn["intercept"][0], drawn["head"][0].reshape(n, -1)], axis=1).astype(float)
+    tril, a, sigma = sites["head_correlation"], sites["amplitude"], sites["noise_gaussian"]
+    rows, outcomes, weights = [], [], []
+    for t in range(3):
+        for row, y in zip(three.rows[t], three.y_std(t), strict=True):
+            x = three.Z[row] / np.sqrt(2)
+            rows.append(np.concatenate([np.eye(3)[t], np.kron(a[t] * tril[t], x)]))
+            outcomes.append(y)
+            weights.append(sigma[t] ** -2)
+    A, y, w = np.array(rows), np.array(outcomes), np.array(weights)
+    prior_mean = np.concatenate([design.intercept_loc, np.zeros(6)])
+    precision = np.diag(np.concatenate([design.intercept_scale**-2, np.ones(6)]))
+    covariance = np.linalg.inv(precision + A.T @ (w[:, None] * A))
+    mean = covariance @ (precision @ prior_mean + A.T @ (w * y))
+    sd = np.sqrt(np.diag(covariance))
+    assert np.all(np.abs(z.mean(axis=0) - mean) < 5 * sd / np.sqrt(n))
+    # The standard error of a sample correlation is below 1/√n.
+    correlation = covariance / np.outer(sd, sd)
+    assert np.max(np.abs(np.corrcoef(z.T) - correlation)) < 5 / np.sqrt(n)
+    np.testing.assert_allclose(z.std(axis=0), sd, rtol=5 / np.sqrt(2 * n))
+
+
+@pytest.fixture(scope="module")
+def both_ways(three):
+    """A fit with heads sampled and one with them integrated out, and the leapfrogs of each."""
+    options = {"method": "nuts", "seed": 1, "chains": 8, "warmup": 500, "draws": 500}
+    return [bmtl.fit(SharedTrunk(Identity()), three, marginal=on, **options) for on in (False, True)]
+
+
+def test_same_posterior(both_ways) -> None:
+    from arviz_stats.base import array_stats
+
+    plain, marginal = both_ways
+    assert plain.converged and marginal.converged
+    for site in ("intercept", "amplitude", "noise_gaussian"):
+        for t in range(3):
+            one, two = (fit.draws.sites[site][..., t].astype(float) for fit in both_ways)
+            errors = [
+                v.std() / np.sqrt(float(array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean")))
+                for v in (one, two)
+            ]
+            assert max(errors) < 0.1 * one.std()
+            assert abs(one.mean() - two.mean()) < 5 * np.hypot(*errors)
+    table = plain.elpd().merge(marginal.elpd(), on="task")
+    np.testing.assert_allclose(table["elpd_x"], table["elpd_y"], atol=0.5)
+
+
+def test_fewer_leapfrogs(both_ways) -> None:
+    plain, marginal = (fit.draws.stats["n_steps"].mean() for fit in both_ways)
+    assert marginal < 0.8 * plain
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "match"),
+    [
+        (Decoupled(Identity()), ValueError, "those of Decoupled are not"),
+        (SharedTrunk(Identity(), arrangement=Arrangement.merged("abc")), ValueError, "the arrangement merges some"),
+    ],
+    ids=["decoupled", "merged"],
+)
+def test_models_that_cannot(model, error, match, three) -> None:
+    with pytest.raises(error, match=match):
+        bmtl.fit(model, three, method="nuts", marginal=True)
+
+
+def test_tasks_that_cannot(five, three) -> None:
+    with pytest.raises(bmtl.TaskError, match=r"not gaussian: \['tail', 'any', 'count', 'burst'\]"):
+        bmtl.fit(SharedTrunk(Identity()), five, method="nuts", marginal=True)
+    with pytest.raises(ValueError, match="numpyro engine"):
+        bmtl.fit(SharedTrunk(Identity()), three, method="nuts", engine="pyro", marginal=True)
+
+
+def test_no_transfer_without_noise(programs) -> None:
+    """Noise-free outcomes of all tasks at all rows: a task's prediction does not depend on how tasks are related.
+
+    Bonilla, Chai & Williams, "Multi-task Gaussian process prediction", NIPS 2007, section 2.3.
+    """
+    rng = np.random.default_rng(4)
+    # As many features as rows, so that the outcomes can be met exactly.
+    tasks = bmtl.Tasks.from_arrays(rng.normal(size=(6, 5)), rng.normal(size=(6, 2)), ["gaussian"] * 2, names=["a", "b"])
+    # A noise of a thousandth of the outcome's unit stands for none.
+    model = SharedTrunk(Identity(), Correlated(), noise=Known(1e-3))
+    design = Design.of(tasks)
+    values = arrays(tasks, design)
+
+    def predictions(rho, drop=()):
+        sites = {"amplitude": np.array([1.0, 0.7]), "head_correlation": np.array([[1, 0], [rho, np.sqrt(1 - rho**2)]])}
+        masked = {**values, "mask/gaussian": values["mask/gaussian"].copy()}
+        masked["mask/gaussian"][drop] = False
+        _, mode, _ = Marginal(model).evidence(Replay(sites), Data(design, masked))
+        relation = model.relation.gaussian(
+            Replay(sites), design.plan(model.arranged(tasks.names)), design, 5, model.amplitude
+        )
+        beta = relation.loc + np.einsum("tqm,m->tq", relation.factor, mode[0])
+        new = np.random.default_rng(5).normal(size=(10, 5)) / np.sqrt(5)
+        return np.asarray(beta[0, 0] + new @ np.asarray(beta[0, 1:]))
+
+    alone = predictions(0.0)
+    np.testing.assert_allclose(predictions(0.9), alone, atol=2e-3)
+    np.testing.assert_allclose(predictions(-0.6), alone, atol=2e-3)
+    # With outcomes of the first task missing the other does help.
+    some = (0, slice(2, None))
+    assert np.max(np.abs(predictions(0.9, some) - predictions(0.0, some))) > 0.1

@@ -9,6 +9,7 @@ import numpy as np
 
 from bmtl.arrangement import Arrangement, Plan
 from bmtl.data import Data
+from bmtl.engine import ENGINES
 from bmtl.noise import Scale
 from bmtl.relations import Heads
 
@@ -104,16 +105,27 @@ def in_trunk(site: str) -> bool:
     return site.startswith("trunk_")
 
 
+def engines(model: Any) -> tuple[str, ...]:
+    """Names of the engines that can run a model: those that can run its trunk."""
+    return getattr(getattr(model, "trunk", None), "engines", ENGINES)
+
+
 def specification(model: Any) -> dict[str, Any]:
-    """A model (or any of its parts) as JSON: class name and fields, nested."""
+    """A model (or any of its parts) as JSON: class name and fields, nested.
+
+    A field that is no JSON has in its metadata, under ``saved``, the function that makes what stands for it.
+    """
     if isinstance(model, Arrangement):
         return {"class": "Arrangement", **model.to_json()}
     if is_dataclass(model):
         return {
             "class": type(model).__name__,
-            "fields": {field.name: specification(getattr(model, field.name)) for field in fields(model)},
+            "fields": {
+                field.name: field.metadata.get("saved", specification)(getattr(model, field.name))
+                for field in fields(model)
+            },
         }
     return model
 
 
-__all__ = ["Model", "functions", "in_trunk", "noise_site", "observe", "specification"]
+__all__ = ["Model", "engines", "functions", "in_trunk", "noise_site", "observe", "specification"]

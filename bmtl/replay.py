@@ -1,6 +1,7 @@
 """Reading a fitted model: linear predictors, likelihoods, predictions and weights at posterior draws.
 
-All of it runs the program again on JAX at the draws, whichever engine fitted them.
+All of it runs the program again at the draws, on JAX whichever engine fitted them, or on torch where JAX cannot run
+the model.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from scipy.special import logsumexp
 
 from bmtl.data import Block, Data, Design, arrays, inputs_only, take_rows
 from bmtl.engine.replay import Replay
-from bmtl.model import Model
+from bmtl.model import Model, engines
 from bmtl.tasks import Tasks
 
 CELLS_AT_ONCE = 4_000_000
 """Draws × tasks × rows held in memory at a time."""
 
-Reader = Callable[[Replay, Block, Any], Any]
+Reader = Callable[[Any, Block, Any], Any]
 """Takes engine, block and a random key; gives an array with draws in front. The engine holds what was replayed."""
 
 
@@ -44,15 +45,42 @@ def read(
     """
     total = len(next(iter(sites.values())))
     step = int(np.clip(CELLS_AT_ONCE // max(design.n_tasks * len(values["x"]), 1), 1, total))
-    held = {name: jnp.asarray(value) for name, value in values.items()}
-    hashable: Any = model
-    run = _compiled(hashable, design, reader)
+    play = (_on_jax if "numpyro" in engines(model) else _on_torch)(model, design, values, reader)
     blocks = list(Data(design, values).blocks())
     for start in range(0, total, step):
         part = slice(start, min(start + step, total))
-        found = run({name: value[part] for name, value in sites.items()}, held, jax.random.PRNGKey(seed + start))
+        found = play({name: value[part] for name, value in sites.items()}, seed + start)
         for block, value in zip(blocks, found, strict=True):
             yield part, block, np.asarray(value)
+
+
+Play = Callable[[Mapping[str, np.ndarray], int], list[Any]]
+"""Takes draws and a seed; gives what the reader makes of each block."""
+
+
+def _on_jax(model: Any, design: Design, values: Mapping[str, np.ndarray], reader: Reader) -> Play:
+    held = {name: jnp.asarray(value) for name, value in values.items()}
+    run = _compiled(model, design, reader)
+    return lambda draws, seed: run(draws, held, jax.random.PRNGKey(seed))
+
+
+def _on_torch(model: Model, design: Design, values: Mapping[str, np.ndarray], reader: Reader) -> Play:
+    import torch
+    from pyro import validation_enabled
+
+    from bmtl.engine.torch_replay import TorchReplay
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    data = Data(design, {name: torch.tensor(value, device=device) for name, value in values.items()})
+
+    def play(draws: Mapping[str, np.ndarray], seed: int) -> list[Any]:
+        with torch.no_grad(), torch.random.fork_rng(), validation_enabled(False):
+            torch.manual_seed(seed)
+            engine = TorchReplay(draws, device)
+            model.program(engine, data)
+            return [reader(engine, block, None).cpu().numpy() for block in data.blocks()]
+
+    return play
 
 
 @lru_cache(maxsize=64)
@@ -72,30 +100,32 @@ def _compiled(model: Any, design: Design, reader: Reader) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _design(tasks: Tasks) -> Design:
+def design_of(tasks: Tasks) -> Design:
+    """`Design.of`, the same object for the same tasks: what is compiled for one is kept."""
     return Design.of(tasks)
 
 
-def _log_prob(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
+def _log_prob(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
     return engine.outcome(block).log_prob(block.y)
 
 
-def _new(engine: Replay, block: Block, key: Any) -> Any:
-    return engine.outcome(block).sample(key)
+def _new(engine: Any, block: Block, key: Any) -> Any:
+    return engine.new(block, key)
 
 
-def _fisher(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
-    return block.family.weight(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
+def _fisher(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
+    return block.family.weight(engine.xp, engine.eta[block.name], engine.noise[block.name], block.exposure)
 
 
-def _eta(engine: Replay, block: Block, key: Any) -> Any:  # noqa: ARG001
+def _eta(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
     return engine.eta[block.name]
 
 
-def _mean_and_new(engine: Replay, block: Block, key: Any) -> Any:
-    mean = block.family.mean(jnp, engine.eta[block.name], engine.noise[block.name], block.exposure)
-    new = engine.outcome(block).sample(key)
-    return jnp.stack([jnp.broadcast_to(mean, new.shape), new.astype(mean.dtype)])
+def _mean_and_new(engine: Any, block: Block, key: Any) -> Any:
+    xp = engine.xp
+    mean = block.family.mean(xp, engine.eta[block.name], engine.noise[block.name], block.exposure)
+    new = engine.new(block, key)
+    return xp.stack([xp.broadcast_to(mean, new.shape), xp.astype(new, mean.dtype)])
 
 
 def log_likelihood(
@@ -146,7 +176,7 @@ def predict(
     model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Mean outcome and a new outcome at standardised inputs ``x``, both ``draws × rows`` for each task."""
-    design = _design(tasks)
+    design = design_of(tasks)
     total = len(next(iter(sites.values())))
     both = [np.empty((2, total, len(x)), dtype=np.float32) for _ in tasks.names]
     values = inputs_only(x, design, exposure)
@@ -170,7 +200,7 @@ def _per_task(
     rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """What the reader gives at each task's observed cells (at some rows), ``draws × cells``."""
-    design = _design(tasks)
+    design = design_of(tasks)
     total = len(next(iter(sites.values())))
     values = arrays(tasks, design)
     at = list(tasks.rows)

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 from arviz_base import from_dict
 
-from bmtl import replay, trees
+from bmtl import replay, task_functions, trees
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
 from bmtl.diagnostics.convergence import checks, problems
@@ -192,6 +192,71 @@ class Fit:
         columns = ["task", "family", *(f"noise{end}" for end in ends), *(f"weight{end}" for end in ends)]
         return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
 
+    def inputs(self, threshold: float = 0.1, prob: float = 0.89) -> pd.DataFrame:
+        """What each input does to each task: derivatives of the linear predictor, whatever the trunk.
+
+        Parameters
+        ----------
+        threshold : float
+            ≥ 0: the least size that matters, in units of the family's usual amplitude (for a standardised Gaussian
+            outcome: its standard deviation).
+        prob : float
+            Probability inside the central intervals.
+
+        Returns
+        -------
+        DataFrame
+            Columns task, label (where a task has a linear predictor for each label, against their mean; else empty),
+            input, effect, effect_low, effect_high, size, p_matters. The effect is the mean over rows of the derivative
+            by the standardised input: what one standard deviation of the input adds to the linear predictor, in the
+            outcome's units where the link is the identity. The size is the root mean square of the derivative, and
+            p_matters the probability that it exceeds the threshold.
+
+        Raises
+        ------
+        ValueError
+            If the threshold is negative or not finite.
+        """
+        return task_functions.inputs(self.model, self.tasks, self._flat, threshold, prob)
+
+    def relations(self, prob: float = 0.89) -> pd.DataFrame:
+        """How the functions of each two tasks relate.
+
+        Parameters
+        ----------
+        prob : float
+            Probability inside the central intervals.
+
+        Returns
+        -------
+        DataFrame
+            One row a pair. Columns task_a, task_b, correlation, correlation_low, correlation_high (of the linear
+            predictors over rows, signs included; over all labels where there is one for each, NaN if they are not as
+            many), p_negative, together (probability of one cluster; NaN unless the relation is `Clustered`), and the
+            posterior means of what else the relation knows of pairs.
+        """
+        return task_functions.relations(self.model, self.tasks, self._flat, prob)
+
+    def rank(self, share: float = 0.05) -> pd.DataFrame:
+        """How many functions the tasks mix: the posterior of the effective rank of the heads times their amplitudes.
+
+        Parameters
+        ----------
+        share : float
+            In (0, 1): singular values count if their squares are more than this share of the total.
+
+        Returns
+        -------
+        DataFrame
+            Columns rank, probability.
+
+        Raises
+        ------
+        ValueError
+            If the share is not between 0 and 1, or the model has no heads on a trunk.
+        """
+        return task_functions.rank(self.model, self.tasks, self._flat, share)
+
     def predict(self, X_new: Any, *, exposure: float | np.ndarray = 1.0, seed: int | None = None) -> xr.DataTree:
         """Predictions at new inputs, on each outcome's own scale.
 
@@ -258,19 +323,26 @@ class Fit:
         return "\n".join(["bmtl.Fit", *lines, table.to_string(float_format=lambda v: f"{v:.3g}")])
 
 
-def load(path: str | Path) -> Fit:
+def load(path: str | Path, *, net: Any = None) -> Fit:
     """Read a fit written by `Fit.save`. Nothing executable is read from the file.
+
+    Parameters
+    ----------
+    net : torch.nn.Module, optional
+        The net of a `bmtl.trunks.Module`, needed if the fit has one. What was trained is taken from the file; what was
+        frozen must hold the values it had.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a saved fit, or its model is of a class that is not installed.
+        If the file is not a saved fit, its model is of a class that is not installed, or the net is missing or
+        another.
     """
     from bmtl.storage import load as read
 
-    return read(path)
+    return read(path, net)
 
 
 def _spread(n: int, some: int) -> np.ndarray:

@@ -59,7 +59,7 @@ def save(fit: Fit, path: str | Path) -> None:
         raise
 
 
-def load(path: str | Path) -> Fit:
+def load(path: str | Path, net: Any = None) -> Fit:
     """Read a fit; see `bmtl.load`."""
     if not Path(path).exists():
         raise FileNotFoundError(f"no such file: {path}")
@@ -72,12 +72,12 @@ def load(path: str | Path) -> Fit:
     if tree.attrs.get("bmtl_format") != FORMAT:
         raise ValueError(f"{path} is not a fit saved by bmtl (format {FORMAT})")
     try:
-        return _fit(tree)
+        return _fit(tree, net)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a fit saved by bmtl, or was changed: {error}") from error
 
 
-def _fit(tree: xr.DataTree) -> Fit:
+def _fit(tree: xr.DataTree, net: Any) -> Fit:
     attrs = tree.attrs
     stats = _arrays_of(tree, "sample_stats")
     ratio = stats.pop("log_ratio", None)
@@ -92,7 +92,7 @@ def _fit(tree: xr.DataTree) -> Fit:
         seconds=float(attrs["seconds"]),
     )
     return Fit(
-        model=restore(json.loads(attrs["model"])),
+        model=restore(json.loads(attrs["model"]), net),
         tasks=Tasks.from_spec(json.loads(attrs["tasks"]), _arrays(tree["saved_tasks"])),
         settings=restore(json.loads(attrs["settings"])),
         engine=str(attrs["engine"]),
@@ -102,28 +102,45 @@ def _fit(tree: xr.DataTree) -> Fit:
     )
 
 
-def restore(saved: Any) -> Any:
+def restore(saved: Any, net: Any = None) -> Any:
     """The object a `bmtl.model.specification` describes.
+
+    Parameters
+    ----------
+    net : torch.nn.Module, optional
+        Stands for the fingerprint of one.
 
     Raises
     ------
     ValueError
-        If it names a class that is neither one of bmtl's parts nor an installed model.
+        If it names a class that is neither one of bmtl's parts nor an installed model, or the net is missing or
+        another.
     """
     if isinstance(saved, list):
-        return tuple(restore(value) for value in saved)
+        return tuple(restore(value, net) for value in saved)
     if not isinstance(saved, Mapping):
         return saved
     name = saved["class"]
     if name == "Arrangement":
         return Arrangement.from_json(dict(saved))
+    if name == "Module":
+        return _module(saved["fields"], net)
     if name in PARTS:
-        return PARTS[name](**{key: restore(value) for key, value in saved["fields"].items()})
+        return PARTS[name](**{key: restore(value, net) for key, value in saved["fields"].items()})
     for entry in _models():
         if entry.name == name:
-            return entry.load()(**{key: restore(value) for key, value in saved["fields"].items()})
+            return entry.load()(**{key: restore(value, net) for key, value in saved["fields"].items()})
     known = sorted({entry.name for entry in _models()})
     raise ValueError(f"the saved fit needs the model {name!r}, which is not installed; installed: {', '.join(known)}")
+
+
+def _module(saved: Mapping[str, Any], net: Any) -> trunks.Module:
+    """The trunk of a torch module, which a file describes and does not hold."""
+    if net is None:
+        raise ValueError("the trunk of the saved fit is a torch module: give it, bmtl.load(path, net=...)")
+    trunk = trunks.Module(net, **{key: restore(value) for key, value in saved.items() if key != "net"})
+    trunk.fits(saved["net"])
+    return trunk
 
 
 def _models() -> Iterator[Any]:

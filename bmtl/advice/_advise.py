@@ -20,6 +20,7 @@ from bmtl.arrangement import Arrangement
 from bmtl.fitting.fit import check_model, choose, choose_trunk
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import Settings, resolve
+from bmtl.model import engines
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 
@@ -82,7 +83,7 @@ def advise(
     if folds < 2 or folds > tasks.n_rows:
         raise ValueError(f"folds must lie between 2 and the {tasks.n_rows} rows, got {folds}")
     method_name, settings = resolve(method, options)
-    engine, device = choose(engine, device, method_name)
+    engine, device = choose(engine, device, method_name, engines(model))
 
     screened = screen(tasks, linear=model.trunk.linear, seed=seed)
     log_p, sign = _tables(screened, tasks.n_tasks)

@@ -105,6 +105,42 @@ def read_numbers(frame: Frame, name: str, role: str) -> Array:
     return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
 
 
+def read_labels(frame: Frame, name: str, role: str) -> tuple[list[str | None], tuple[str, ...], bool]:
+    """A column of text, categories, booleans or whole numbers as labels.
+
+    Returns
+    -------
+    cells : list of str or None
+        The label of each row, None where missing.
+    labels : tuple of str
+        All labels: those declared by the column's type in its order, else those present, sorted.
+    ordered : bool
+        Whether that order means anything: numbers have one, and categories declared to be ordered.
+
+    Raises
+    ------
+    TaskError
+        If a cell is none of these.
+    """
+    series = frame.get_column(name)
+    kind = _kind(series, role)
+    if kind == "levels":
+        cells = [None if cell is None else str(cell) for cell in _cells(series)]
+        if not _declared(series):
+            return cells, tuple(sorted({cell for cell in cells if cell is not None})), False
+        labels = tuple(str(label) for label in series.cat.get_categories().to_list())
+        # pandas has unordered categories too, whose order is often no more than the alphabet.
+        ordered = series.dtype == nw.Enum or bool(getattr(series.to_native().dtype, "ordered", False))
+        return cells, labels, ordered
+    values = read_numbers(frame, name, role)
+    bad = np.flatnonzero(~np.isnan(values) & ~(np.isfinite(values) & (values == np.floor(values))))
+    if bad.size:
+        raise TaskError(f"{role} {name!r} has cells that are no labels: {at_rows(bad, values[bad])}")
+    present = np.unique(values[~np.isnan(values)]).tolist()
+    called = {value: str(bool(value)) if kind == "boolean" else str(int(value)) for value in present}
+    return [called.get(value) for value in values.tolist()], tuple(called.values()), True
+
+
 def read_groups(frame: Frame, name: str) -> tuple[list[Any], NDArray[np.int64]]:
     """The labels of a grouping column in natural order, and for each row the position of its label.
 
@@ -193,6 +229,12 @@ class Column:
         return (codes[:, None] == np.arange(1, len(self.levels))).astype(np.float64)
 
 
+def encode(frame: Frame, names: Sequence[str]) -> tuple[tuple[Column, ...], Array]:
+    """How these input columns become numbers, and the numbers, shape (rows, encoded columns)."""
+    columns = tuple(Column.fit(frame, name) for name in names)
+    return columns, np.column_stack([column.encode(frame) for column in columns])
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Turns the input columns of a frame into the matrix of inputs that were kept.
@@ -267,7 +309,7 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, (numbers.Real, decimal.Decimal, np.bool_))
 
 
-def _kind(series: nw.Series[Any]) -> Kind:
+def _kind(series: nw.Series[Any], role: str = "input") -> Kind:
     if series.dtype.is_numeric():
         return "number"
     if series.dtype in (nw.Boolean, nw.String, nw.Categorical, nw.Enum):
@@ -283,17 +325,21 @@ def _kind(series: nw.Series[Any]) -> Kind:
         return "levels"
     bad = [row for row, cell in enumerate(cells) if cell is not None and not _is_number(cell)]
     raise TaskError(
-        f"input {series.name!r} is neither numbers, booleans nor levels: {at_rows(bad, [cells[row] for row in bad])}; "
+        f"{role} {series.name!r} is neither numbers, booleans nor levels: {at_rows(bad, [cells[row] for row in bad])}; "
         "convert it to one of these first"
     )
 
 
+def _declared(series: nw.Series[Any]) -> bool:
+    """Whether the column's type lists its categories."""
+    # A polars Categorical lists them by first appearance, which is an accident of the rows.
+    return series.dtype == nw.Enum or (series.dtype == nw.Categorical and not series.implementation.is_polars())
+
+
 def _ordered_labels(series: nw.Series[Any], present: list[Any], key: Callable[[Any], Any] | None) -> list[Any]:
     """The distinct labels present: categories in their declared order, others sorted by ``key``."""
-    # A polars Categorical orders its categories by first appearance, which is an accident of the rows.
-    declared = series.dtype == nw.Enum or (series.dtype == nw.Categorical and not series.implementation.is_polars())
     labels = set(present)
-    if declared:
+    if _declared(series):
         return [label for label in series.cat.get_categories().to_list() if label in labels]
     return sorted(labels, key=key)
 

@@ -1,18 +1,17 @@
-"""Checks of the inputs and outcomes that users hand in, and the constants that standardise them."""
+"""Checks of names, inputs and other arguments that users hand in, and the inputs that are kept."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bmtl import families as _families
-from bmtl._frames import Array, Column, Encoder, at_rows, check_finite, listing, quoted, show
+from bmtl._frames import Array, Column, Encoder, check_finite, listing, quoted, show
 from bmtl.errors import TaskError
 from bmtl.families import Family
 
@@ -22,12 +21,6 @@ EPS = float(np.finfo(np.float64).eps)
 
 # Fewer observed outcomes than this say nothing about both a level and a slope.
 MIN_CELLS = 3
-
-# Identities among outcomes are looked for on at least this many rows where all of them are observed.
-MIN_COMMON = 10
-
-# Sums of three others are looked for among at most this many outcomes (the search grows with its fourth power).
-MAX_TRIPLES = 40
 
 
 def check_names(names: Iterable[Any], what: str) -> tuple[str, ...]:
@@ -54,6 +47,14 @@ def check_family(family: Any, task: str) -> Family:
         return _families.get(family)
     except ValueError as error:
         raise TaskError(f"task {task!r}: {error}") from error
+
+
+def check_outputs(outputs: Any) -> tuple[tuple[str, ...], tuple[Family, ...]]:
+    """Names and families of the outcomes from a mapping of one to the other."""
+    if not isinstance(outputs, Mapping):
+        raise TaskError(f"outputs must map each outcome column to its family, got {type(outputs).__name__}")
+    names = check_names(outputs, "output")
+    return names, tuple(check_family(outputs[name], name) for name in names)
 
 
 def check_importance(importance: Mapping[str, float] | Sequence[float] | None, names: tuple[str, ...]) -> Array:
@@ -86,6 +87,15 @@ def reject_shared(what: str, names: Iterable[str], other: str, others: Sequence[
     shared = [name for name in names if name in others]
     if shared:
         raise TaskError(f"{quoted(shared)} cannot be both {what} and {other}")
+
+
+def check_roles(inputs: Sequence[str], output: str, group: str, offset: Sequence[str]) -> None:
+    """Raise `TaskError` if columns of grouped data have two roles; ``offset`` is the exposure, if there is one."""
+    reject_shared("outcome", [output], "input", inputs)
+    reject_shared("outcome", [output], "group", [group])
+    reject_shared("group", [group], "input", inputs)
+    reject_shared("exposure column", offset, "outcome", [output])
+    reject_shared("exposure column", offset, "group", [group])
 
 
 def as_matrix(values: Any, name: str, columns: str) -> Array:
@@ -141,11 +151,27 @@ def check_families(families: Any, names: tuple[str, ...]) -> tuple[Family, ...]:
     return tuple(check_family(family, name) for family, name in zip(families, names, strict=True))
 
 
-def check_groups(output: str, names: tuple[str, ...], counts: Index) -> None:
-    """Raise `TaskError` if a group has too few observed outcomes."""
-    small = [f"{name!r} ({count})" for name, count in zip(names, counts, strict=True) if count < MIN_CELLS]
-    if small:
-        raise TaskError(f"groups with fewer than {MIN_CELLS} observed outcomes of {output!r}: {listing(small)}")
+def check_masks(masks: Sequence[Any], names: tuple[str, ...], rows: tuple[Index, ...]) -> list[NDArray[np.bool_]]:
+    """One boolean mask a task over its cells."""
+    if len(masks) != len(names):
+        raise TaskError(f"expected one mask for each of the {len(names)} tasks, got {len(masks)}")
+    masks = [np.asarray(mask) for mask in masks]
+    for name, r, mask in zip(names, rows, masks, strict=True):
+        if mask.dtype != np.bool_ or mask.shape != r.shape:
+            raise TaskError(
+                f"the mask of task {name!r} must be {r.size} booleans, got {mask.dtype} of shape {mask.shape}"
+            )
+    return masks
+
+
+def read_only(values: Any, dtype: type) -> NDArray[Any]:
+    """The values as an array that nothing changes any more."""
+    values = np.asarray(values, dtype=dtype)
+    # Views and writeable arrays may change under us; arrays frozen before are shared.
+    if values.flags.writeable or values.base is not None:
+        values = values.copy()
+        values.flags.writeable = False
+    return values
 
 
 def mean_and_sd(values: Array) -> tuple[Array, Array]:
@@ -213,171 +239,3 @@ def keep_distinct(columns: tuple[Column, ...], raw: Array) -> tuple[Encoder, lis
     if not kept:
         raise TaskError(f"no input is left: {listing(notes)}")
     return replace(everything, kept=kept), notes
-
-
-def check_support(name: str, family: Family, y: Array, rows: Index) -> None:
-    """Raise `TaskError` if an outcome is outside the family's support."""
-    bad = np.flatnonzero(~family.valid(y))
-    if bad.size:
-        raise TaskError(
-            f"outcome {name!r} has values that {family.name} does not allow ({family.support}): "
-            f"{at_rows(rows[bad], y[bad])}"
-        )
-
-
-def check_task(name: str, family: Family, y: Array, rows: Index) -> None:
-    """Raise `TaskError` unless one task's outcomes are enough, in the support, and not all the same."""
-    if y.size < MIN_CELLS:
-        raise TaskError(f"task {name!r} has {y.size} observed outcomes, needs at least {MIN_CELLS} ({at_rows(rows)})")
-    check_support(name, family, y, rows)
-    if is_constant(y):
-        raise TaskError(f"outcome {name!r} is constant: all {y.size} observed values are {show(y[0])}")
-
-
-def check_exposure(name: str, family: Family, exposure: Array, rows: Index) -> None:
-    """Raise `TaskError` unless the family takes exposures and these, one a cell, are finite and > 0."""
-    if not family.takes_exposure:
-        raise TaskError(f"task {name!r} is {family.name}, which takes no exposure")
-    bad = np.flatnonzero(~(np.isfinite(exposure) & (exposure > 0)))
-    if bad.size:
-        raise TaskError(
-            f"the exposure of task {name!r} must be finite and > 0: {at_rows(rows[bad], exposure[bad])}"
-        )
-
-
-def exposure_columns(
-    exposure: Any, names: tuple[str, ...], families: tuple[Family, ...], shape: tuple[int, ...]
-) -> dict[str, Array]:
-    """The columns of a (rows × tasks) matrix of exposures by task, without the blank ones of families that take none.
-
-    One matrix serves all tasks, so those columns have to be something: NaN or 1.
-    """
-    exposure = as_matrix(exposure, "exposure", "tasks")
-    if exposure.shape != shape:
-        raise TaskError(f"exposure has shape {exposure.shape} but Y has shape {shape}")
-    return {
-        name: column
-        for name, family, column in zip(names, families, exposure.T, strict=True)
-        if family.takes_exposure or not np.all(np.isnan(column) | (column == 1))
-    }
-
-
-def wide_cells(
-    names: tuple[str, ...], families: tuple[Family, ...], Y: Array, exposures: Mapping[str, Array]
-) -> tuple[tuple[Index, ...], tuple[Array, ...], tuple[Array, ...]]:
-    """Rows, outcomes and exposures of the observed cells of each task, checked, from Y (rows × tasks, NaN missing)."""
-    rows = tuple(np.flatnonzero(~np.isnan(column)) for column in Y.T)
-    y = tuple(column[r] for column, r in zip(Y.T, rows, strict=True))
-    exposure = []
-    for name, family, r, values in zip(names, families, rows, y, strict=True):
-        check_task(name, family, values, r)
-        if name in exposures:
-            check_exposure(name, family, exposures[name][r], r)
-        exposure.append(exposures[name][r] if name in exposures else np.ones(r.size))
-    return rows, y, tuple(exposure)
-
-
-def outcome_scale(family: Family, y: Array) -> tuple[float, float]:
-    """Centre and scale of outcomes: 0 and 1 unless the family is standardised, robust for ``student_t``."""
-    if not family.standardised:
-        return 0.0, 1.0
-    mean, sd = (float(value) for value in mean_and_sd(y))
-    if family.name != "student_t":
-        return mean, sd
-    median = float(np.median(y))
-    # 1.4826 makes the median absolute deviation estimate the standard deviation of a gaussian.
-    scale = 1.4826 * float(np.median(np.abs(y - median)))
-    return median, scale if scale > 0 else sd
-
-
-def identities(names: tuple[str, ...], Y: Array) -> list[str]:
-    """Outcomes that are exactly copies, rescaled copies or sums of two or three others, in words.
-
-    Parameters
-    ----------
-    names : tuple of str
-        The T tasks.
-    Y : array of shape (rows, T)
-        Outcomes in the user's units, NaN where not observed. Each identity holds on all the rows, at least
-        `MIN_COMMON`, where the outcomes in it are observed.
-    """
-    notes = []
-    for a, b in combinations(range(len(names)), 2):
-        line = _line(Y[:, a], Y[:, b])
-        if line is not None:
-            slope, offset = line
-            factor = "" if slope == 1 else "-" if slope == -1 else f"{slope:.6g} × "
-            shift = "" if offset == 0 else f" {'+' if offset > 0 else '-'} {abs(offset):.6g}"
-            notes.append(f"{names[b]!r} is exactly {factor}{names[a]!r}{shift}")
-    for total, parts in _sums(Y):
-        notes.append(f"{names[total]!r} is exactly {' + '.join(repr(names[part]) for part in parts)}")
-    return notes
-
-
-def _line(x: Array, y: Array) -> tuple[float, float] | None:
-    """Slope and offset of y on x where every common point lies on one line, else None."""
-    common = ~(np.isnan(x) | np.isnan(y))
-    x, y = x[common], y[common]
-    if x.size < MIN_COMMON or is_constant(x) or is_constant(y):
-        return None
-    low, high = np.argmin(x), np.argmax(x)
-    slope = (y[high] - y[low]) / (x[high] - x[low])
-    tolerance = 1e-9 * np.ptp(y) + 8 * EPS * (np.max(np.abs(y)) + abs(slope) * np.max(np.abs(x)))
-    if not np.max(np.abs(y - y[low] - slope * (x - x[low]))) <= tolerance:
-        return None
-    if abs(slope - round(slope)) <= 1e-9:
-        slope = float(round(slope))
-    offset = y[low] - slope * x[low]
-    return float(slope), 0.0 if abs(offset) <= tolerance else float(offset)
-
-
-def _sums(Y: Array) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Each (total, parts) in which one column is the sum of two or three others.
-
-    Candidates are screened on the total's most complete rows and then verified on all rows, so that a sum of
-    outcomes almost never observed together may go unnoticed.
-    """
-    observed = ~np.isnan(Y)
-    common = observed.T.astype(np.float64) @ observed
-    n_tasks = Y.shape[1]
-    for total in range(n_tasks):
-        others = [t for t in range(n_tasks) if t != total and common[t, total] >= MIN_COMMON]
-        screen = _screening_rows(Y, observed, total)
-        for size in (2, 3) if n_tasks <= MAX_TRIPLES else (2,):
-            candidates = np.array(list(combinations(others, size)), dtype=np.int64).reshape(-1, size)
-            for rows in (screen[:64], screen):
-                candidates = candidates[_uncontradicted(Y[rows], total, candidates)]
-            shared = observed[screen][:, total, None] & np.all(observed[screen][:, candidates], axis=2)
-            for parts in candidates[np.sum(shared, axis=0) >= MIN_COMMON]:
-                if _is_sum(Y, total, parts):
-                    yield total, tuple(int(part) for part in parts)
-
-
-def _screening_rows(Y: Array, observed: NDArray[np.bool_], total: int, half: int = 256) -> Index:
-    """Rows on which to screen sums, the most complete first, alternating unusual and usual values of the total."""
-    rows = np.flatnonzero(observed[:, total])
-    rows = rows[np.argsort(-np.sum(observed[rows], axis=1), kind="stable")]
-    # Mostly-zero outcomes agree with any sum on most rows; the rows away from the median tell them apart.
-    unusual = Y[rows, total] != np.median(Y[rows, total])
-    order = np.concatenate([np.arange(np.sum(unusual)), np.arange(np.sum(~unusual))])
-    merged = np.concatenate([rows[unusual], rows[~unusual]])
-    return merged[order < half][np.argsort(order[order < half], kind="stable")]
-
-
-def _uncontradicted(Y: Array, total: int, candidates: Index) -> NDArray[np.bool_]:
-    """For each candidate (a row of column indices), whether no row shows that its sum is not the total."""
-    target = Y[:, [total]]
-    summed, size = np.zeros((len(Y), len(candidates))), np.abs(target)
-    for column in candidates.T:
-        summed = summed + Y[:, column]
-        size = size + np.abs(Y[:, column])
-    # Comparisons with NaN are false: rows with a missing outcome contradict nothing.
-    return ~np.any(np.abs(summed - target) > 1e-9 * size, axis=0)
-
-
-def _is_sum(Y: Array, total: int, parts: Index) -> bool:
-    columns = Y[:, [total, *parts]]
-    columns = columns[~np.any(np.isnan(columns), axis=1)]
-    if any(is_constant(column) for column in columns.T):
-        return False
-    return bool(_uncontradicted(columns, 0, np.arange(1, columns.shape[1])[None, :])[0])

@@ -13,8 +13,6 @@ from bmtl.arrangement import Arrangement, Plan
 from bmtl.families import Family
 from bmtl.tasks import Tasks
 
-# Stands where no outcome was observed, under a mask: a value inside every family's support, so that neither the
-# log-density nor its gradient can be undefined there.
 FILLER = 1.0
 
 
@@ -73,6 +71,10 @@ class Design:
     @classmethod
     def of(cls, tasks: Tasks) -> Design:
         cells = [(family, tasks.y_std(t), tasks.exposure[t]) for t, family in enumerate(tasks.families)]
+        if tasks.layout == "long":
+            # Groups have one outcome: the prior of each is set at all of it, not at a group's own few cells.
+            every = [np.concatenate(own) for own in zip(*[own[1:] for own in cells], strict=True)]
+            cells = [(family, *every) for family in tasks.families]
         priors = [family.intercept(y, exposure) for family, y, exposure in cells]
         return cls(
             names=tasks.names,
@@ -82,7 +84,7 @@ class Design:
             n_inputs=len(tasks.inputs),
             intercept_loc=np.concatenate([np.atleast_1d(loc) for loc, _ in priors]),
             intercept_scale=np.concatenate([np.broadcast_to(scale, np.shape(loc) or 1) for loc, scale in priors]),
-            amplitude_scale=np.array([family.amplitude for family in tasks.families]),
+            amplitude_scale=np.array([family.spread(y, exposure) for family, y, exposure in cells]),
             unit=np.asarray(tasks.y_scale),
             reference=tuple(family.reference(y, exposure) for family, y, exposure in cells),
         )
@@ -114,8 +116,8 @@ class Design:
 def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
     """Observed cells as dense float32 arrays: ``x``, and ``y/…``, ``mask/…``, ``exposure/…`` a block.
 
-    Rows are the last dimension of everything but ``x`` (``rows × inputs``). In the long layout ``task`` holds the
-    task of each row.
+    Outcomes with labels are int32 codes. Rows are the last dimension of everything but ``x`` (``rows × inputs``). In
+    the long layout ``task`` holds the task of each row.
     """
     out: dict[str, np.ndarray] = {"x": tasks.Z.astype(np.float32)}
     wide = design.layout == "wide"
@@ -123,7 +125,8 @@ def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
         out["task"] = np.zeros(tasks.n_rows, dtype=np.int32)
     for name, members in design.groups.items():
         shape = (len(members), tasks.n_rows) if wide else (tasks.n_rows,)
-        y = np.full(shape, FILLER, dtype=np.float32)
+        family = design.families[members[0]]
+        y = np.full(shape, family.filler, dtype=family.dtype)
         mask = np.zeros(shape, dtype=bool)
         exposure = np.ones(shape, dtype=np.float32)
         for j, t in enumerate(members):
@@ -178,7 +181,8 @@ def inputs_only(x: np.ndarray, design: Design, exposure: float | np.ndarray = 1.
     out = {"x": x.astype(np.float32)}
     for name, members in design.groups.items():
         shape = (len(members), rows)
-        out[f"y/{name}"] = np.full(shape, FILLER, dtype=np.float32)
+        family = design.families[members[0]]
+        out[f"y/{name}"] = np.full(shape, family.filler, dtype=family.dtype)
         out[f"mask/{name}"] = np.ones(shape, dtype=bool)
         out[f"exposure/{name}"] = np.broadcast_to(np.float32(exposure), shape)
     return out

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, final
 
@@ -12,15 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bmtl import _frames, _inputs
+from bmtl import _assembly, _frames, _inputs, _outcomes
 from bmtl._frames import Array, Column, Encoder, listing, quoted
+from bmtl._identities import identities
 from bmtl._inputs import Index
-from bmtl.errors import TaskError, TaskWarning
-from bmtl.families import FAMILIES, Family
+from bmtl.errors import TaskError
+from bmtl.families import Family
 
-# Tasks shown by repr, and notes in one warning, before they are cut.
+# Tasks shown by repr before they are cut.
 SHOWN_TASKS = 20
-SHOWN_NOTES = 10
 
 
 @final
@@ -46,7 +45,7 @@ class Tasks:
     rows : tuple of int arrays
         For each task the row of each cell, ascending.
     y : tuple of arrays
-        For each task the outcome of each cell, in the user's units.
+        For each task the outcome of each cell, in the user's units; the code of its label for families with labels.
     exposure : tuple of arrays
         For each task the exposure of each cell, in the user's units; ones where none was given.
     importance : array of shape (T,)
@@ -76,10 +75,11 @@ class Tasks:
 
     def __post_init__(self) -> None:
         for name in ("X", "x_centre", "x_scale", "importance", "y_centre", "y_scale"):
-            object.__setattr__(self, name, _read_only(getattr(self, name), np.float64))
-        object.__setattr__(self, "rows", tuple(_read_only(rows, np.int64) for rows in self.rows))
+            object.__setattr__(self, name, _inputs.read_only(getattr(self, name), np.float64))
+        object.__setattr__(self, "rows", tuple(_inputs.read_only(rows, np.int64) for rows in self.rows))
         for name in ("y", "exposure"):
-            object.__setattr__(self, name, tuple(_read_only(values, np.float64) for values in getattr(self, name)))
+            own = getattr(self, name)
+            object.__setattr__(self, name, tuple(_inputs.read_only(values, np.float64) for values in own))
 
     @classmethod
     def from_frame(
@@ -100,11 +100,13 @@ class Tasks:
             Input columns. Booleans become 0 and 1; strings and categories become indicators ``name[level]`` of
             every level but the first (sorted, or in the order of the categories).
         outputs : mapping of str to str or Family
-            The family of each outcome column; each is one task.
+            The family of each outcome column; each is one task. Columns of categorical and ordinal outcomes hold
+            labels: text, categories, booleans or whole numbers.
         importance : mapping of str to float, optional
             Weight of each task, > 0; 1 for those not named.
         exposure : mapping of str to str, optional
-            For a task of counts the column with its exposures, > 0, in any unit.
+            For a task of counts the column with its exposures, > 0, in any unit; for a binomial task the column
+            with the number of trials, which it needs.
 
         Raises
         ------
@@ -120,24 +122,18 @@ class Tasks:
         """
         frame = _frames.read(df)
         inputs = _inputs.check_names(inputs, "input")
-        if not isinstance(outputs, Mapping):
-            raise TaskError(f"outputs must map each outcome column to its family, got {type(outputs).__name__}")
-        names = _inputs.check_names(outputs, "output")
-        families = tuple(_inputs.check_family(outputs[name], name) for name in names)
+        names, families = _inputs.check_outputs(outputs)
         exposure = dict(exposure or {})
         _inputs.reject_unknown(exposure, names, "exposure")
         _inputs.reject_shared("outcome", names, "input", inputs)
         _inputs.reject_shared("exposure column", exposure.values(), "outcome", names)
         _frames.require_columns(frame, [*inputs, *names, *exposure.values()])
-        Y = np.column_stack([_frames.read_numbers(frame, name, "outcome") for name in names])
+        families, Y = _outcomes.read_all(frame, names, families)
         exposures = {task: _frames.read_numbers(frame, column, "exposure") for task, column in exposure.items()}
-        columns = tuple(Column.fit(frame, name) for name in inputs)
-        raw = np.column_stack([column.encode(frame) for column in columns])
-        cells = _inputs.wide_cells(names, families, Y, exposures)
-        return cls._assemble(
-            columns, raw, names, families, *cells, _inputs.check_importance(importance, names),
-            related=_inputs.identities(names, Y),
-        )
+        columns, raw = _frames.encode(frame, inputs)
+        families, cells = _outcomes.wide_cells(names, families, Y, exposures)
+        weights = _inputs.check_importance(importance, names)
+        return cls(**_assembly.assemble(columns, raw, names, families, cells, weights, related=identities(names, Y)))
 
     @classmethod
     def from_arrays(
@@ -157,7 +153,7 @@ class Tasks:
         X : array of shape (rows, d)
             Inputs, in any units.
         Y : array of shape (rows, T)
-            Outcomes, in any units; NaN where not observed.
+            Outcomes, in any units; NaN where not observed. Those with labels are codes 0, 1, ….
         families : sequence of str or Family
             The family of each of the T tasks.
         names : sequence of str, optional
@@ -167,7 +163,8 @@ class Tasks:
         importance : mapping of str to float, or sequence of T floats, optional
             Weight of each task, > 0.
         exposure : array of shape (rows, T), optional
-            Exposures, > 0 where the outcome is observed; NaN or 1 for families that take none.
+            Exposures, > 0 where the outcome is observed (the number of trials of a binomial one); NaN or 1 for
+            families that take none.
 
         Raises
         ------
@@ -181,12 +178,11 @@ class Tasks:
         """
         X, Y, inputs, names = _inputs.check_arrays(X, Y, inputs, names)
         checked = _inputs.check_families(families, names)
-        exposures = {} if exposure is None else _inputs.exposure_columns(exposure, names, checked, Y.shape)
-        cells = _inputs.wide_cells(names, checked, Y, exposures)
-        return cls._assemble(
-            tuple(Column(name, "number") for name in inputs), X, names, checked, *cells,
-            _inputs.check_importance(importance, names), related=_inputs.identities(names, Y),
-        )
+        exposures = {} if exposure is None else _outcomes.exposure_columns(exposure, names, checked, Y.shape)
+        checked, cells = _outcomes.wide_cells(names, checked, Y, exposures)
+        columns = tuple(Column(name, "number") for name in inputs)
+        weights = _inputs.check_importance(importance, names)
+        return cls(**_assembly.assemble(columns, X, names, checked, cells, weights, related=identities(names, Y)))
 
     @classmethod
     def from_groups(
@@ -215,7 +211,7 @@ class Tasks:
         family : str or Family
             The family of every task.
         exposure : str, optional
-            For counts the column with the exposures, > 0, in any unit.
+            For counts the column with the exposures, > 0, in any unit; for a binomial outcome the numbers of trials.
 
         Raises
         ------
@@ -230,66 +226,17 @@ class Tasks:
         """
         frame = _frames.read(df)
         inputs = _inputs.check_names(inputs, "input")
-        _inputs.reject_shared("outcome", [output], "input", inputs)
-        _inputs.reject_shared("outcome", [output], "group", [group])
-        _inputs.reject_shared("group", [group], "input", inputs)
-        offset = [] if exposure is None else [exposure]
-        _inputs.reject_shared("exposure column", offset, "outcome", [output])
-        _inputs.reject_shared("exposure column", offset, "group", [group])
+        _inputs.check_roles(inputs, output, group, offset := [] if exposure is None else [exposure])
         _frames.require_columns(frame, [*inputs, output, group, *offset])
-        likelihood = _inputs.check_family(family, output)
-        values = _frames.read_numbers(frame, output, "outcome")
+        likelihood, values = _outcomes.read(frame, output, _inputs.check_family(family, output))
         labels, codes = _frames.read_groups(frame, group)
         names = _inputs.check_names([str(label) for label in labels], "group")
-        observed = ~np.isnan(values)
-        counts = np.bincount(codes[observed], minlength=len(names))
-        _inputs.check_groups(output, names, counts)
-        cells = np.flatnonzero(observed)
-        _inputs.check_task(output, likelihood, values[cells], cells)
-        exposures = np.ones(len(values)) if exposure is None else _frames.read_numbers(frame, exposure, "exposure")
-        if exposure is not None:
-            _inputs.check_exposure(output, likelihood, exposures[cells], cells)
-        columns = tuple(Column.fit(frame, name) for name in inputs)
-        raw = np.column_stack([column.encode(frame) for column in columns])
-        by_group = cells[np.argsort(codes[cells], kind="stable")]
-        rows = tuple(np.split(by_group, np.cumsum(counts)[:-1]))
-        return cls._assemble(
-            columns, raw, names, (likelihood,) * len(names),
-            rows, tuple(values[r] for r in rows), tuple(exposures[r] for r in rows), np.ones(len(names)),
-            scales=[_inputs.outcome_scale(likelihood, values[cells])] * len(names),
-        )
-
-    @classmethod
-    def _assemble(
-        cls,
-        columns: tuple[Column, ...],
-        raw: Array,
-        names: tuple[str, ...],
-        families: tuple[Family, ...],
-        rows: tuple[Index, ...],
-        y: tuple[Array, ...],
-        exposure: tuple[Array, ...],
-        importance: Array,
-        scales: Sequence[tuple[float, float]] | None = None,
-        related: Sequence[str] = (),
-    ) -> Tasks:
-        """Put checked cells and encoded inputs together; ``scales`` are common to all tasks in the long layout."""
-        encoder, dropped = _inputs.keep_distinct(columns, raw)
-        for what, notes in [("inputs dropped", dropped), ("related outcomes", related)]:
-            if notes:
-                # The stack level is that of the caller of from_frame, from_arrays or from_groups.
-                warnings.warn(f"{what}: {listing(notes, SHOWN_NOTES)}", TaskWarning, stacklevel=3)
-        X = encoder.from_array(raw)
-        x_centre, x_scale = _inputs.mean_and_sd(X)
-        layout: Literal["wide", "long"] = "wide" if scales is None else "long"
-        if scales is None:
-            scales = [_inputs.outcome_scale(family, values) for family, values in zip(families, y, strict=True)]
-        return cls(
-            names=names, families=families, inputs=encoder.inputs, X=X, x_centre=x_centre, x_scale=x_scale,
-            rows=rows, y=y, exposure=exposure, importance=importance,
-            y_centre=np.array([centre for centre, _ in scales]), y_scale=np.array([scale for _, scale in scales]),
-            layout=layout, encoder=encoder,
-        )
+        exposures = None if exposure is None else _frames.read_numbers(frame, exposure, "exposure")
+        cells = _outcomes.group_cells(output, names, codes, likelihood, values, exposures)
+        columns, raw = _frames.encode(frame, inputs)
+        common = _outcomes.outcome_scale(likelihood, values[~np.isnan(values)])
+        families, weights = (likelihood,) * len(names), np.ones(len(names))
+        return cls(**_assembly.assemble(columns, raw, names, families, cells, weights, common))
 
     @property
     def n_rows(self) -> int:
@@ -309,7 +256,7 @@ class Tasks:
     @cached_property
     def Z(self) -> Array:
         """Standardised inputs (X − x_centre) / x_scale, shape (n_rows, d)."""
-        return _read_only((self.X - self.x_centre) / self.x_scale, np.float64)
+        return _inputs.read_only((self.X - self.x_centre) / self.x_scale, np.float64)
 
     def y_std(self, t: int) -> Array:
         """Standardised outcomes (y − y_centre) / y_scale of task number ``t``, one a cell."""
@@ -351,14 +298,7 @@ class Tasks:
         TaskError
             If the masks do not match the cells.
         """
-        if len(masks) != self.n_tasks:
-            raise TaskError(f"expected one mask for each of the {self.n_tasks} tasks, got {len(masks)}")
-        masks = [np.asarray(mask) for mask in masks]
-        for name, r, mask in zip(self.names, self.rows, masks, strict=True):
-            if mask.dtype != np.bool_ or mask.shape != r.shape:
-                raise TaskError(
-                    f"the mask of task {name!r} must be {r.size} booleans, got {mask.dtype} of shape {mask.shape}"
-                )
+        masks = _inputs.check_masks(masks, self.names, self.rows)
         return replace(
             self,
             rows=tuple(r[mask] for r, mask in zip(self.rows, masks, strict=True)),
@@ -434,38 +374,12 @@ class Tasks:
 
         Cells are concatenated over tasks in ``rows``, ``y`` and ``exposure``; ``n_cells`` says how many each has.
         """
-        described = [
-            {"name": family.name, "fields": {f.name: getattr(family, f.name) for f in fields(family)}}
-            for family in self.families
-        ]
-        meta = {
-            "names": list(self.names), "families": described, "layout": self.layout, "encoder": self.encoder.spec(),
-        }
-        arrays: dict[str, NDArray[Any]] = {
-            name: getattr(self, name) for name in ("X", "x_centre", "x_scale", "importance", "y_centre", "y_scale")
-        }
-        arrays |= {name: np.concatenate(getattr(self, name)) for name in ("rows", "y", "exposure")}
-        return meta, arrays | {"n_cells": self.n_cells}
+        return _assembly.spec(self)
 
     @classmethod
     def from_spec(cls, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> Tasks:
         """The tasks described by `spec`; `TaskError` if a family is not known here."""
-        unknown = [family["name"] for family in meta["families"] if family["name"] not in FAMILIES]
-        if unknown:
-            raise TaskError(f"unknown families: {quoted(unknown)}; known: {quoted(sorted(FAMILIES))}")
-        encoder = Encoder.from_spec(meta["encoder"])
-        values = {name: np.asarray(array) for name, array in arrays.items()}
-        ends = np.cumsum(values["n_cells"])[:-1]
-        return cls(
-            names=tuple(meta["names"]),
-            families=tuple(FAMILIES[family["name"]](**family["fields"]) for family in meta["families"]),
-            inputs=encoder.inputs, X=values["X"], x_centre=values["x_centre"], x_scale=values["x_scale"],
-            rows=tuple(np.split(values["rows"], ends)),
-            y=tuple(np.split(values["y"], ends)),
-            exposure=tuple(np.split(values["exposure"], ends)),
-            importance=values["importance"], y_centre=values["y_centre"], y_scale=values["y_scale"],
-            layout=meta["layout"], encoder=encoder,
-        )
+        return cls(**_assembly.restore(meta, arrays))
 
     def __repr__(self) -> str:
         table: dict[str, Any] = {"task": self.names, "family": [family.name for family in self.families]}
@@ -479,19 +393,7 @@ class Tasks:
 
     def _take(self, at: Sequence[int]) -> Tasks:
         at = list(at)
-        return replace(
-            self,
-            names=tuple(self.names[t] for t in at), families=tuple(self.families[t] for t in at),
-            rows=tuple(self.rows[t] for t in at), y=tuple(self.y[t] for t in at),
-            exposure=tuple(self.exposure[t] for t in at),
-            importance=self.importance[at], y_centre=self.y_centre[at], y_scale=self.y_scale[at],
-        )
-
-
-def _read_only(values: Any, dtype: type) -> NDArray[Any]:
-    values = np.asarray(values, dtype=dtype)
-    # Views and writeable arrays may change under us; arrays frozen before are shared.
-    if values.flags.writeable or values.base is not None:
-        values = values.copy()
-        values.flags.writeable = False
-    return values
+        listed = ("names", "families", "rows", "y", "exposure")
+        own: dict[str, Any] = {name: tuple(getattr(self, name)[t] for t in at) for name in listed}
+        own |= {name: getattr(self, name)[at] for name in ("importance", "y_centre", "y_scale")}
+        return replace(self, **own)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from bmtl.families._base import Family
+from bmtl.families._labelled import Labelled
 from bmtl.families.bernoulli import Bernoulli
+from bmtl.families.beta import Beta
+from bmtl.families.binomial import Binomial
+from bmtl.families.categorical import Categorical
+from bmtl.families.gamma import Gamma
 from bmtl.families.gaussian import Gaussian
+from bmtl.families.lognormal import LogNormal
 from bmtl.families.negative_binomial import NegativeBinomial
+from bmtl.families.ordinal import Ordinal
 from bmtl.families.poisson import Poisson
 from bmtl.families.student_t import StudentT
+from bmtl.families.zero_inflated_poisson import ZeroInflatedPoisson
 
 FAMILIES: dict[str, type[Family]] = {
-    family.name: family for family in (Gaussian, StudentT, Bernoulli, Poisson, NegativeBinomial)
+    family.name: family
+    for family in (
+        Gaussian, StudentT, LogNormal, Gamma, Beta, Bernoulli, Binomial, Categorical, Ordinal, Poisson,
+        NegativeBinomial, ZeroInflatedPoisson,
+    )
 }
 
 
@@ -30,5 +42,6 @@ def get(family: str | Family) -> Family:
 
 
 __all__ = [
-    "FAMILIES", "Bernoulli", "Family", "Gaussian", "NegativeBinomial", "Poisson", "StudentT", "get",
+    "FAMILIES", "Bernoulli", "Beta", "Binomial", "Categorical", "Family", "Gamma", "Gaussian", "Labelled", "LogNormal",
+    "NegativeBinomial", "Ordinal", "Poisson", "StudentT", "ZeroInflatedPoisson", "get",
 ]

@@ -25,19 +25,27 @@ class Family:
     name : str
         The word users type.
     link : str
-        Name of the link: ``identity``, ``logit`` or ``log``.
+        Name of the link: ``identity``, ``logit``, ``log`` or ``softmax``.
     noise_name : str or None
         What the noise parameter is, in words; None where the family has none.
     standardised : bool
         Whether outcomes are centred and scaled before they are modelled.
-    takes_exposure : bool
-        Whether the mean is proportional to an exposure.
-    support : str
-        The outcomes allowed, in words, for error messages.
+    takes_exposure, needs_exposure : bool
+        Whether the mean is proportional to an exposure, and whether there is no default for it.
+    support, exposures : str
+        The outcomes and the exposures allowed, in words, for error messages.
     amplitude : float
-        Prior scale of the linear predictor's spread over the inputs.
+        Usual prior scale of the linear predictor's spread over the inputs.
     noise_dims : int
         Dimensions of one task's noise: 0 where it is a number, 1 where it is a vector.
+    dispersed : bool
+        Whether outcomes may well vary more around their means than the family says, as counts do. The screen then
+        allows for a dispersion.
+    dtype : type
+        Of outcomes in the arrays that programs see.
+    filler : float
+        Stands there where no outcome was observed, under a mask: inside the support, so that neither the log-density
+        nor its gradient can be undefined.
     """
 
     name: ClassVar[str]
@@ -45,22 +53,40 @@ class Family:
     noise_name: ClassVar[str | None]
     standardised: ClassVar[bool] = False
     takes_exposure: ClassVar[bool] = False
+    needs_exposure: ClassVar[bool] = False
     support: ClassVar[str]
+    exposures: ClassVar[str] = "finite and > 0"
     amplitude: ClassVar[float] = 1.0
     noise_dims: ClassVar[int] = 0
+    dispersed: ClassVar[bool] = False
+    dtype: ClassVar[type] = np.float32
+    filler: ClassVar[float] = 1.0
 
     @property
     def n_predictors(self) -> int:
         """Linear predictors of one task; where there are several they are the last dimension of ``eta``."""
         return 1
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the outcomes 0, 1, … are called; empty for families whose outcomes are numbers."""
+        return ()
+
     def valid(self, y: Array) -> NDArray[np.bool_]:
         """Whether each outcome lies in the family's support (same shape as ``y``)."""
         raise TypeError(f"{type(self).__name__} does not define its support")
 
+    def valid_exposure(self, y: Array, exposure: Array) -> NDArray[np.bool_]:
+        """Whether each exposure is one that its outcome can have (shape of both)."""
+        return np.isfinite(exposure) & (exposure > 0)
+
     def intercept(self, y: Array, exposure: Array | float = 1.0) -> tuple[float | Array, float]:
         """Location (one a linear predictor) and scale of the prior on the intercept, from the outcomes of one task."""
         raise TypeError(f"{type(self).__name__} does not define its intercept prior")
+
+    def spread(self, y: Array, exposure: Array | float = 1.0) -> float:
+        """Prior scale of the linear predictor's spread over the inputs, from the outcomes of one task."""
+        return self.amplitude
 
     def reference(self, y: Array, exposure: Array | float = 1.0) -> Array:
         """What the prior on the family's own parameters is centred at, from the outcomes of one task; here nothing."""
@@ -90,11 +116,15 @@ class Family:
         raise TypeError(f"{type(self).__name__} does not define its distribution")
 
     def mean(self, xp: Any, eta: Any, noise: Any, exposure: Any) -> Any:
-        """Mean outcome, in the array namespace ``xp``."""
+        """Mean outcome, or the probability of each label (last), in the array namespace ``xp``."""
         raise TypeError(f"{type(self).__name__} does not define its mean")
 
+    def identified(self, xp: Any, eta: Any, noise: Any) -> Any:
+        """What the outcomes can say of the linear predictor: all of it, unless the family has several."""
+        return eta
+
     def weight(self, xp: Any, eta: Any, noise: Any, exposure: Any) -> Any:
-        """Expected Fisher information of one observation about its linear predictor."""
+        """Expected Fisher information of one observation about its linear predictor (mean over several)."""
         raise TypeError(f"{type(self).__name__} does not define its weight")
 
     def score(self, y: Array, eta: Array, noise: Array | float, exposure: Array | float = 1.0) -> Array:
@@ -104,3 +134,11 @@ class Family:
     def log_prob(self, y: Array, eta: Array, noise: Array | float, exposure: Array | float = 1.0) -> Array:
         """Pointwise log-likelihood (numpy)."""
         raise TypeError(f"{type(self).__name__} does not define its likelihood")
+
+    def gaussian_scale(self, y: Array) -> Array | None:
+        """Outcomes on the scale on which they are Gaussian around ``eta``; None if there is no such scale."""
+        return None
+
+    def estimate_noise(self, y: Array, eta: Array, exposure: Array | float = 1.0) -> float | Array:
+        """Estimate of the noise given the linear predictor of each outcome; 1 where there is none to estimate."""
+        return 1.0

@@ -40,3 +40,8 @@ class NegativeBinomial(Poisson):
         mean = self.mean(np, eta, noise, exposure)
         concentration = 1.0 / np.maximum(noise, 1e-4)
         return stats.nbinom.logpmf(y, concentration, concentration / (concentration + mean))
+
+    def estimate_noise(self, y, eta, exposure=1.0):
+        # By moments: Σ (y − μ)² = Σ μ + noise Σ μ².
+        mean = self.mean(np, eta, 1.0, exposure)
+        return float(np.clip(np.sum((y - mean) ** 2 - mean) / np.sum(mean**2), 1e-3, 1e2))

@@ -23,6 +23,7 @@ class Poisson(Family):
     noise_name: ClassVar[str | None] = None
     takes_exposure = True
     support = "whole numbers ≥ 0"
+    dispersed = True
 
     def valid(self, y):
         return np.isfinite(y) & (y >= 0) & (y == np.floor(y))

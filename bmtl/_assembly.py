@@ -1,0 +1,96 @@
+"""Tasks put together from checked parts, taken apart to be saved, and restored."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmtl import _inputs, _outcomes
+from bmtl._frames import Array, Column, Encoder, listing, quoted
+from bmtl._outcomes import Cells
+from bmtl.errors import TaskError, TaskWarning
+from bmtl.families import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from bmtl.tasks import Tasks
+
+# Notes in one warning before they are cut.
+SHOWN_NOTES = 10
+
+CONSTANTS = ("X", "x_centre", "x_scale", "importance", "y_centre", "y_scale")
+CELLS = ("rows", "y", "exposure")
+
+
+def assemble(
+    columns: tuple[Column, ...],
+    raw: Array,
+    names: tuple[str, ...],
+    families: tuple[Family, ...],
+    cells: Cells,
+    importance: Array,
+    common: tuple[float, float] | None = None,
+    related: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The fields of `Tasks` from encoded inputs and checked cells.
+
+    Parameters
+    ----------
+    common : tuple of two floats, optional
+        Centre and scale of the one outcome of all tasks, in the long layout.
+    related : sequence of str
+        What to warn of among the outcomes.
+    """
+    encoder, dropped = _inputs.keep_distinct(columns, raw)
+    for what, notes in [("inputs dropped", dropped), ("related outcomes", related)]:
+        if notes:
+            # The stack level is that of the caller of from_frame, from_arrays or from_groups.
+            warnings.warn(f"{what}: {listing(notes, SHOWN_NOTES)}", TaskWarning, stacklevel=3)
+    X = encoder.from_array(raw)
+    x_centre, x_scale = _inputs.mean_and_sd(X)
+    rows, y, exposure = cells
+    if common is None:
+        scales = [_outcomes.outcome_scale(family, values) for family, values in zip(families, y, strict=True)]
+    else:
+        scales = [common] * len(names)
+    return {
+        "names": names, "families": families, "inputs": encoder.inputs, "X": X, "x_centre": x_centre,
+        "x_scale": x_scale, "rows": rows, "y": y, "exposure": exposure, "importance": importance,
+        "y_centre": np.array([centre for centre, _ in scales]), "y_scale": np.array([scale for _, scale in scales]),
+        "layout": "wide" if common is None else "long", "encoder": encoder,
+    }
+
+
+def spec(tasks: Tasks) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """See `Tasks.spec`."""
+    described = [
+        {"name": family.name, "fields": {f.name: getattr(family, f.name) for f in fields(family)}}
+        for family in tasks.families
+    ]
+    meta = {
+        "names": list(tasks.names), "families": described, "layout": tasks.layout, "encoder": tasks.encoder.spec(),
+    }
+    arrays: dict[str, NDArray[Any]] = {name: getattr(tasks, name) for name in CONSTANTS}
+    arrays |= {name: np.concatenate(getattr(tasks, name)) for name in CELLS}
+    return meta, arrays | {"n_cells": tasks.n_cells}
+
+
+def restore(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Tasks` from its `spec`; `TaskError` if a family is not known here."""
+    unknown = [family["name"] for family in meta["families"] if family["name"] not in FAMILIES]
+    if unknown:
+        raise TaskError(f"unknown families: {quoted(unknown)}; known: {quoted(sorted(FAMILIES), shown=20)}")
+    encoder = Encoder.from_spec(meta["encoder"])
+    values = {name: np.asarray(array) for name, array in arrays.items()}
+    ends = np.cumsum(values["n_cells"])[:-1]
+    return {
+        "names": tuple(meta["names"]),
+        "families": tuple(FAMILIES[family["name"]](**family["fields"]) for family in meta["families"]),
+        "inputs": encoder.inputs, "layout": meta["layout"], "encoder": encoder,
+        **{name: values[name] for name in CONSTANTS},
+        **{name: tuple(np.split(values[name], ends)) for name in CELLS},
+    }

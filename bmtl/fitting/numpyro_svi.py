@@ -30,7 +30,7 @@ def run(
     values: Mapping[str, np.ndarray],
     settings: SVI | MAP,
     seed: int,
-    masks: Sequence[Mapping[str, np.ndarray]] | None = None,
+    each: Sequence[Mapping[str, np.ndarray]] | None = None,
     progress: Progress | None = None,
 ) -> list[Draws]:
     """Fit by SVI or MAP.
@@ -39,14 +39,14 @@ def run(
     ----------
     values : mapping
         Arrays of `bmtl.data.arrays`.
-    masks : sequence of mapping, optional
-        One fit for each: arrays ``mask/…`` that replace those of ``values`` (the training cells of a fold). They
-        are trained side by side. Default: one fit, on ``values`` as they are.
+    each : sequence of mapping, optional
+        One fit for each: arrays that replace those of ``values`` (``mask/…`` for the training cells of a fold,
+        ``y/…`` for simulated outcomes). They are trained side by side. Default: one fit, on ``values`` as they are.
 
     Returns
     -------
     list of Draws
-        One a mask: its best restart.
+        One a fit: its best restart.
 
     Raises
     ------
@@ -55,21 +55,22 @@ def run(
     """
     start = time.perf_counter()
     progress = progress or Progress(False)
-    stacked = masks or [{name: value for name, value in values.items() if name.startswith("mask/")}]
-    fixed = {name: jnp.asarray(value) for name, value in values.items() if not name.startswith("mask/")}
-    mask = {name: jnp.asarray(np.stack([own[name] for own in stacked])) for name in stacked[0]}
+    stacked = each or [{name: value for name, value in values.items() if name.startswith("mask/")}]
+    fixed = {name: jnp.asarray(value) for name, value in values.items() if name not in stacked[0]}
+    own = {name: jnp.asarray(np.stack([run[name] for run in stacked])) for name in stacked[0]}
     runs = (len(stacked), settings.restarts)
 
-    svi = NumPyroSVI(model, design, settings, fixed | {name: value[0] for name, value in mask.items()})
+    svi = NumPyroSVI(model, design, settings, fixed | {name: value[0] for name, value in own.items()})
     key = jax.random.PRNGKey(seed)
     params = svi.start(key, runs)
     state = jax.vmap(jax.vmap(svi.adam.init))(params)
-    cells = float(sum(np.sum(own) for own in mask.values())) / runs[0]
+    observed = {name: np.asarray(value) for name, value in (fixed | own).items() if name.startswith("mask/")}
+    cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
     settling = Settling(runs[0] * runs[1], cells)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
         for number in range(-(-settings.max_steps // CHUNK)):
             now = (settings.learning_rate * settling.factor, settling.likelihood)
-            params, state, losses = svi.chunk(params, state, fixed, mask, jax.random.fold_in(key, number), *now)
+            params, state, losses = svi.chunk(params, state, fixed, own, jax.random.fold_in(key, number), *now)
             losses = np.asarray(losses).reshape(-1, CHUNK)
             if not np.all(np.isfinite(losses[:, -1])):
                 raise FitError(f"the ELBO of {type(model).__name__} is not finite after {(number + 1) * CHUNK} steps")
@@ -81,11 +82,11 @@ def run(
 
     out = []
     for fold in range(runs[0]):
-        arrays = fixed | {name: value[fold] for name, value in mask.items()}
+        arrays = fixed | _at(own, fold)
         own_key = jax.random.fold_in(jax.random.PRNGKey(seed), fold)
-        own = _at(params, fold)
-        elbo = np.asarray(svi.elbos(own, arrays, own_key))
-        sites, ratio = svi.draw(_at(own, int(np.argmax(elbo))), arrays, own_key)
+        restarts = _at(params, fold)
+        elbo = np.asarray(svi.elbos(restarts, arrays, own_key))
+        sites, ratio = svi.draw(_at(restarts, int(np.argmax(elbo))), arrays, own_key)
         out.append(
             Draws(
                 sites={name: np.asarray(value)[None] for name, value in sites.items()},
@@ -163,7 +164,7 @@ class NumPyroSVI:
         z = jnp.concatenate([params["point"], q.sample(key)])
         return -self.latent.log_density(z, arrays, scale) - entropy
 
-    def _chunk(self, params: Any, state: Any, fixed: Any, mask: Any, key: Any, rate: Any, likelihood: Any) -> Any:
+    def _chunk(self, params: Any, state: Any, fixed: Any, each: Any, key: Any, rate: Any, likelihood: Any) -> Any:
         folds, restarts = params["loc"].shape[:2]
         # All runs see the same rows in the same order: their objectives then differ by what they are, not by luck.
         batch_keys = jax.random.split(jax.random.fold_in(key, 0), CHUNK)
@@ -184,7 +185,7 @@ class NumPyroSVI:
             return jax.lax.scan(partial(step, own), (params, state), (batch_keys, jax.random.split(key, CHUNK)))
 
         over_restarts = jax.vmap(one, in_axes=(0, 0, None, 0))
-        (params, state), losses = jax.vmap(over_restarts)(params, state, mask, run_keys)
+        (params, state), losses = jax.vmap(over_restarts)(params, state, each, run_keys)
         return params, state, losses
 
     def _draw(self, params: Any, arrays: Any, key: Any, draws: int) -> tuple[dict[str, Any], Any]:

@@ -29,7 +29,7 @@ def run(
     values: Mapping[str, np.ndarray],
     settings: SVI | MAP,
     seed: int,
-    masks: Sequence[Mapping[str, np.ndarray]] | None = None,
+    each: Sequence[Mapping[str, np.ndarray]] | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> list[Draws]:
@@ -43,7 +43,7 @@ def run(
     out = []
     cuda = [engine.device] if engine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
-        for fold, own in enumerate(masks or [{}]):
+        for fold, own in enumerate(each or [{}]):
             start = time.perf_counter()
             arrays = tensors | {name: torch.as_tensor(value, device=engine.device) for name, value in own.items()}
             runs = []

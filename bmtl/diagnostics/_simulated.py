@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
-from bmtl.data import FILLER, Data, Design, arrays
+from bmtl.data import Data, Design, arrays
 from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.engine.replay import Replay
 from bmtl.fitting.numpyro_latent import Latent
@@ -96,7 +96,7 @@ class Simulated:
         own = {}
         for number, block in enumerate(data.blocks()):
             new = engine.outcome(block).sample(jax.random.fold_in(key, number))[0].astype(block.y.dtype)
-            own["y/" + block.name.removeprefix("y_")] = jnp.where(block.mask, new, FILLER)
+            own["y/" + block.name.removeprefix("y_")] = jnp.where(block.mask, new, block.y)
         return z, own, jnp.isfinite(self.latent.log_density(z, {**self.fixed, **own}))
 
     def _derived(self, sites: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,11 +178,11 @@ def simulation_based_calibration(
     name, settings = resolve(method, DEFAULTS.get(method, {}) | options if isinstance(method, str) else options)
     if simulations < 2:
         raise ValueError(f"simulations must be ≥ 2, got {simulations}")
-    sampled = isinstance(settings, NUTS) and settings.chains == 1 and engine == "numpyro"
+    sampled = isinstance(settings, NUTS) and settings.chains == 1 and not settings.marginal and engine == "numpyro"
     if not (sampled or isinstance(settings, SVI)) or engine not in ENGINES:
         raise ValueError(
-            "simulations are fitted by SVI on pyro or numpyro, or by NUTS on numpyro with one chain each; got "
-            f"{settings} on {engine}"
+            "simulations are fitted by SVI on pyro or numpyro, or by NUTS on numpyro with one chain each and all sites "
+            f"sampled; got {settings} on {engine}"
         )
     data = Simulated(model, tasks, simulations, seed)
     if isinstance(settings, NUTS):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bmtl import _frames
 from bmtl._frames import Array, Frame, at_rows, listing, quoted, show
-from bmtl._inputs import MIN_CELLS, Index, as_matrix, is_constant, mean_and_sd
+from bmtl._inputs import MIN_CELLS, Index, as_matrix, is_constant, mean_and_sd, reject_unknown
 from bmtl.errors import TaskError
 from bmtl.families import Family, Labelled
+
+if TYPE_CHECKING:
+    from bmtl.tasks import Tasks
 
 Cells = tuple[tuple[Index, ...], tuple[Array, ...], tuple[Array, ...]]
 """Rows, outcomes and exposures of the observed cells of each task."""
@@ -158,9 +161,9 @@ def group_cells(
     """The observed cells of each group, checked, from one outcome and one group's code a row."""
     cells = np.flatnonzero(~np.isnan(values))
     counts = np.bincount(codes[cells], minlength=len(names))
-    small = [f"{name!r} ({count})" for name, count in zip(names, counts, strict=True) if count < MIN_CELLS]
-    if small:
-        raise TaskError(f"groups with fewer than {MIN_CELLS} observed outcomes of {output!r}: {listing(small)}")
+    empty = [f"{name!r}" for name, count in zip(names, counts, strict=True) if count == 0]
+    if empty:
+        raise TaskError(f"groups without an observed outcome of {output!r}: {listing(empty)}")
     check_task(output, family, values[cells], cells)
     exposures = np.ones(len(values))
     exposures[cells] = check_exposure(
@@ -169,6 +172,27 @@ def group_cells(
     by_group = cells[np.argsort(codes[cells], kind="stable")]
     rows = tuple(np.split(by_group, np.cumsum(counts)[:-1]))
     return rows, tuple(values[r] for r in rows), tuple(exposures[r] for r in rows)
+
+
+def new_exposures(tasks: Tasks, exposure: Any, n: int) -> Array:
+    """Exposures (tasks × n rows) to predict at, from a number, one a row, or either by task; ones if not given.
+
+    Raises
+    ------
+    TaskError
+        If a task is unknown or takes no exposure, or cannot have these.
+    """
+    by_task = isinstance(exposure, Mapping)
+    given = exposure if by_task else {
+        name: exposure for name, family in zip(tasks.names, tasks.families, strict=True) if family.takes_exposure
+    }
+    reject_unknown(given, tasks.names, "exposure")
+    out = np.ones((tasks.n_tasks, n))
+    for name, values in given.items():
+        t = tasks.index(name)
+        out[t] = values
+        check_exposure(name, tasks.families[t], np.zeros(n), out[t], np.arange(n))
+    return out
 
 
 def outcome_scale(family: Family, y: Array) -> tuple[float, float]:

@@ -175,14 +175,18 @@ class Data:
             )
 
 
-def inputs_only(x: np.ndarray, design: Design, exposure: float | np.ndarray = 1.0) -> dict[str, np.ndarray]:
-    """Arrays with inputs and no outcomes, in the wide layout: every task at every row (for predictions)."""
-    rows = x.shape[0]
+def inputs_only(x: np.ndarray, design: Design, exposure: Any = 1.0) -> dict[str, np.ndarray]:
+    """Arrays with inputs and no outcomes, in the wide layout: every task at every row (for predictions).
+
+    Parameters
+    ----------
+    exposure : float or array, shape (rows,) or (tasks, rows)
+    """
     out = {"x": x.astype(np.float32)}
+    exposures = np.broadcast_to(np.asarray(exposure, dtype=np.float32), (design.n_tasks, len(x)))
     for name, members in design.groups.items():
-        shape = (len(members), rows)
-        family = design.families[members[0]]
+        family, shape = design.families[members[0]], (len(members), len(x))
         out[f"y/{name}"] = np.full(shape, family.filler, dtype=family.dtype)
         out[f"mask/{name}"] = np.ones(shape, dtype=bool)
-        out[f"exposure/{name}"] = np.broadcast_to(np.float32(exposure), shape)
+        out[f"exposure/{name}"] = exposures[members]
     return out

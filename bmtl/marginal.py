@@ -12,7 +12,6 @@ The residual form of the quadratic keeps its precision in single precision, wher
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from bmtl.arrangement import Arrangement
 from bmtl.data import Data, Design
 from bmtl.engine.replay import Replay
 from bmtl.errors import TaskError
@@ -44,7 +42,86 @@ class Evidence(NamedTuple):
     tril: Any
 
 
-@dataclass(frozen=True)
+class Rows(NamedTuple):
+    """Features and outcomes row by row, for trunks that change from draw to draw.
+
+    Attributes
+    ----------
+    A : array, shape (trunks, rows, q)
+        Features of each trunk, a one in front.
+    y, mask : array, shape (T, rows)
+    trunk_of : ndarray of int, shape (T,)
+    """
+
+    A: Any
+    y: Any
+    mask: Any
+    trunk_of: np.ndarray
+
+    def each(self, one: Any, *values: Any) -> Any:
+        """``one(A of the trunk, values of its tasks)`` for all tasks; features are not repeated for each task."""
+        parts = [one(self.A[i], *(v[self.trunk_of == i] for v in values)) for i in range(len(self.A))]
+        return jnp.concatenate(parts)[np.argsort(np.argsort(self.trunk_of, kind="stable"))]
+
+    def counts(self) -> Any:
+        """Cells of each task."""
+        return self.mask.sum(axis=-1)
+
+    def gram(self) -> Any:
+        """``AᵀA`` over each task's rows, ``T × q × q``."""
+        return self.each(lambda A, m: jnp.einsum("tr,rp,rq->tpq", m, A, A), self.mask)
+
+    def left(self, beta: Any) -> Any:
+        """``Aᵀ(y − Aβ)``, ``T × q``."""
+        return self.each(lambda A, r: r @ A, self.mask * (self.y - self.each(lambda A, b: b @ A.T, beta)))
+
+    def squares(self, beta: Any) -> Any:
+        """``|y − Aβ|²``, ``(T,)``."""
+        return jnp.sum(self.mask * (self.y - self.each(lambda A, b: b @ A.T, beta)) ** 2, axis=-1)
+
+
+class Moments(NamedTuple):
+    """The same through each task's least squares, for features that are the same at every draw: rows cost nothing.
+
+    Attributes
+    ----------
+    n, rss : array, shape (T,)
+        Cells, and their sum of squares around least squares.
+    ols : array, shape (T, q)
+        Coefficients of least squares.
+    AA : array, shape (T, q, q)
+    """
+
+    n: Any
+    rss: Any
+    ols: Any
+    AA: Any
+
+    @classmethod
+    def of(cls, rows: Rows) -> Moments:
+        """Computed in double precision."""
+        found = []
+        for t, i in enumerate(rows.trunk_of):
+            on = np.asarray(rows.mask[t]) > 0
+            A, y = np.asarray(rows.A[i], dtype=float)[on], np.asarray(rows.y[t], dtype=float)[on]
+            ols = np.linalg.lstsq(A, y)[0]
+            found.append((len(y), np.sum((y - A @ ols) ** 2), ols, A.T @ A))
+        return cls(*(jnp.asarray(np.stack(own), dtype=jnp.float32) for own in zip(*found, strict=True)))
+
+    def counts(self) -> Any:
+        return self.n
+
+    def gram(self) -> Any:
+        return self.AA
+
+    def left(self, beta: Any) -> Any:
+        return jnp.einsum("tpq,tq->tp", self.AA, self.ols - beta)
+
+    def squares(self, beta: Any) -> Any:
+        off = self.ols - beta
+        return self.rss + jnp.einsum("tp,tpq,tq->t", off, self.AA, off)
+
+
 class Marginal:
     """A model with its heads and intercepts integrated out, on NumPyro.
 
@@ -52,88 +129,66 @@ class Marginal:
     ----------
     model : Model
         With ``trunk``, ``relation``, ``amplitude`` and ``noise``; the relation Gaussian given its other sites.
+    design : Design
+    values : mapping
+        Arrays of `bmtl.data.arrays`.
+
+    Raises
+    ------
+    TaskError
+        If a task is not Gaussian.
+    ValueError
+        If the heads are not Gaussian given the rest, or tasks share a head.
     """
 
-    model: Any
+    def __init__(self, model: Any, design: Design, values: Mapping[str, Any]) -> None:
+        _check(model, design)
+        self.model, self.design = model, design
+        self.data = Data(design, values)
+        self.plan = design.plan(model.arranged(design.names))
+        self.fixed = None if model.trunk.learned else Moments.of(self._rows(Replay({})))
 
-    def arranged(self, names: tuple[str, ...]) -> Arrangement:
-        return self.model.arranged(names)
+    def program(self, e: Any) -> None:
+        e.factor("evidence", self.evidence(e).log)
 
-    def check(self, design: Design) -> None:
-        """Raise unless the heads can be integrated out.
+    def _rows(self, e: Any) -> Rows:
+        """Draw the trunk."""
+        data, plan = self.data, self.plan
+        phi = self.model.trunk.sample(e, data.x, plan.n_trunks)
+        A = jnp.concatenate([jnp.ones((*phi.shape[:-1], 1)), phi * phi.shape[-1] ** -0.5], axis=-1)
+        n_tasks = self.design.n_tasks
+        trunk_of = plan.trunk_of_head[plan.head_of] if len(A) > 1 else np.zeros(n_tasks, dtype=int)
+        (block,) = data.blocks()
+        if data.task is None:
+            return Rows(A, block.y, jnp.asarray(block.mask, dtype=jnp.float32), trunk_of)
+        own = (data.task == np.arange(n_tasks)[:, None]) & block.mask
+        return Rows(A, jnp.broadcast_to(block.y, own.shape), jnp.asarray(own, dtype=jnp.float32), trunk_of)
 
-        Raises
-        ------
-        TaskError
-            If a task is not Gaussian.
-        ValueError
-            If the heads are not Gaussian given the rest, or tasks share a head.
-        """
-        other = [name for name, own in zip(design.names, design.families, strict=True) if own.name != "gaussian"]
-        if other:
-            raise TaskError(f"marginal=True integrates Gaussian heads out, but these tasks are not gaussian: {other}")
-        relation = getattr(self.model, "relation", None)
-        if not hasattr(relation, "gaussian"):
-            what = type(self.model).__name__ if relation is None else f"the relation {type(relation).__name__}"
-            raise ValueError(f"marginal=True needs heads that are Gaussian given the rest; those of {what} are not")
-        plan = design.plan(self.arranged(design.names))
-        if len(set(plan.head_of)) < len(plan.head_of):
-            raise ValueError("marginal=True needs a head of its own for every task, but the arrangement merges some")
+    def evidence(self, e: Any) -> Evidence:
+        """Draw everything but heads and intercepts; then in closed form."""
+        model, design = self.model, self.design
+        found = self.fixed or self._rows(e)
+        AA = found.gram()
+        prior = model.relation.gaussian(e, self.plan, design, AA.shape[-1] - 1, model.amplitude)
+        (block,) = self.data.blocks()
+        reference = np.stack(design.reference)
+        sigma = block.family.sample_noise(e, noise_site(block.name), model.noise, design.unit, reference)
 
-    def program(self, e: Any, data: Data) -> None:
-        e.factor("evidence", self.evidence(e, data).log)
-
-    def evidence(self, e: Any, data: Data) -> Evidence:
-        """Draw everything but heads and intercepts; then in closed form.
-
-        The noise of a task divides its rows of A and y.
-        """
-        model, design = self.model, data.design
-        plan = design.plan(self.arranged(design.names))
-        phi = model.trunk.sample(e, data.x, plan.n_trunks)
-        k = phi.shape[-1]
-        prior = model.relation.gaussian(e, plan, design, k, model.amplitude)
-        A = jnp.concatenate([jnp.ones((*phi.shape[:-1], 1)), phi * k**-0.5], axis=-1)
-        trunk_of = plan.trunk_of_head[plan.head_of] if len(phi) > 1 else np.zeros(design.n_tasks, dtype=int)
-        y, mask, sigma = self._cells(e, data)
-
-        # Sums over each task's rows, trunk by trunk: features are not repeated for tasks of one trunk.
-        order = np.argsort(np.argsort(trunk_of, kind="stable"))
-
-        def by_trunk(one: Any, *values: Any) -> Any:
-            return jnp.concatenate([one(A[i], *(v[trunk_of == i] for v in values)) for i in range(len(A))])[order]
-
-        gram = by_trunk(lambda A, m: jnp.einsum("tr,rp,rq->tpq", m, A, A), mask / sigma[:, None] ** 2)
-        fitted = by_trunk(lambda A, beta: beta @ A.T, prior.loc)
-        h = by_trunk(lambda A, left: left @ A, mask * (y - fitted) / sigma[:, None] ** 2)
-        own = jnp.einsum("tqm,tq->tm", prior.factor, h)
-        K = jnp.einsum("tqm,tqr,trn->tmn", prior.factor, gram, prior.factor)
+        precision = sigma**-2
+        h = jnp.einsum("tqm,tq->tm", prior.factor, precision[:, None] * found.left(prior.loc))
+        K = jnp.einsum("t,tqm,tqr,trn->tmn", precision, prior.factor, AA, prior.factor)
         if prior.coupled:
-            own, K = own.sum(axis=0, keepdims=True), K.sum(axis=0, keepdims=True)
+            h, K = h.sum(axis=0, keepdims=True), K.sum(axis=0, keepdims=True)
         tril = jnp.linalg.cholesky(K + jnp.eye(K.shape[-1]))
-        half = solve_triangular(tril, own[..., None], lower=True)
+        half = solve_triangular(tril, h[..., None], lower=True)
         mode = solve_triangular(tril, half, lower=True, trans=1)[..., 0]
         every = jnp.broadcast_to(mode, (design.n_tasks, mode.shape[-1]))
-        fitted = by_trunk(lambda A, beta: beta @ A.T, prior.loc + jnp.einsum("tqm,tm->tq", prior.factor, every))
-        residual = jnp.sum(mask * ((y - fitted) / sigma[:, None]) ** 2)
+        squares = found.squares(prior.loc + jnp.einsum("tqm,tm->tq", prior.factor, every))
         log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(tril, axis1=-2, axis2=-1)))
-        log_noise = jnp.sum(mask.sum(axis=-1) * jnp.log(2 * jnp.pi * sigma**2))
-        return Evidence(-0.5 * (log_det + log_noise + residual + jnp.sum(mode**2)), mode, tril)
+        log_noise = jnp.sum(found.counts() * jnp.log(2 * jnp.pi / precision))
+        return Evidence(-0.5 * (log_det + log_noise + precision @ squares + jnp.sum(mode**2)), mode, tril)
 
-    def _cells(self, e: Any, data: Data) -> tuple[Any, Any, Any]:
-        """Outcomes and their mask, ``tasks × rows``, and the noise of each task."""
-        design = data.design
-        (block,) = data.blocks()
-        reference = np.stack(design.reference)
-        sigma = block.family.sample_noise(e, noise_site(block.name), self.model.noise, design.unit, reference)
-        if data.task is None:
-            return block.y, jnp.asarray(block.mask, dtype=jnp.float32), sigma
-        of_row = data.task == jnp.arange(design.n_tasks)[:, None]
-        return block.y[None, :], jnp.asarray(of_row & block.mask, dtype=jnp.float32), sigma
-
-    def complete(
-        self, design: Design, values: Mapping[str, Any], sites: Mapping[str, np.ndarray], seed: int
-    ) -> dict[str, np.ndarray]:
+    def complete(self, sites: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         """All sites of the model, from draws of those that were not integrated out.
 
         Parameters
@@ -141,11 +196,10 @@ class Marginal:
         sites : mapping
             Site to array, ``chains × draws × event shape``.
         """
-        plan = design.plan(self.arranged(design.names))
 
         def one(draw: Any) -> Any:
             own, key = draw
-            found = self.evidence(Replay(own), Data(design, values))
+            found = self.evidence(Replay(own))
             noise = jax.random.normal(key, found.mode.shape)
             return found.mode + solve_triangular(found.tril, noise[..., None], lower=True, trans=1)[..., 0]
 
@@ -153,6 +207,18 @@ class Marginal:
         flat = {name: jnp.asarray(value).reshape(-1, *value.shape[2:]) for name, value in sites.items()}
         keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), 1), shape[0] * shape[1])
         z = np.asarray(jax.jit(lambda *draws: jax.lax.map(one, draws))(flat, keys))
-        z = z.reshape(*shape, design.n_tasks, -1)
-        found = self.model.relation.sites(plan, design, z)
+        found = self.model.relation.sites(self.plan, self.design, z.reshape(*shape, self.design.n_tasks, -1))
         return {**sites, **{name: np.asarray(value, dtype=np.float32) for name, value in found.items()}}
+
+
+def _check(model: Any, design: Design) -> None:
+    other = [name for name, own in zip(design.names, design.families, strict=True) if own.name != "gaussian"]
+    if other:
+        raise TaskError(f"marginal=True integrates Gaussian heads out, but these tasks are not gaussian: {other}")
+    relation = getattr(model, "relation", None)
+    if not hasattr(relation, "gaussian"):
+        what = type(model).__name__ if relation is None else f"the relation {type(relation).__name__}"
+        raise ValueError(f"marginal=True needs heads that are Gaussian given the rest; those of {what} are not")
+    head_of = design.plan(model.arranged(design.names)).head_of
+    if len(set(head_of)) < len(head_of):
+        raise ValueError("marginal=True needs a head of its own for every task, but the arrangement merges some")

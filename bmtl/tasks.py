@@ -217,7 +217,7 @@ class Tasks:
         ------
         TaskError
             If an input has missing or infinite values, the outcome is constant over all groups or outside the
-            family's support, a group has fewer than 3 observed outcomes, or names do not fit the frame or each other.
+            family's support, a group has no observed outcome, or names do not fit the frame or each other.
 
         Warns
         -----

@@ -72,7 +72,7 @@ def test_evidence(relation, trunk, arrangement, layout, three, grouped, programs
     model = SharedTrunk(trunk, relation, arrangement=arranged)
     sites = programs.draw(model, tasks, seed=7)
     design = Design.of(tasks)
-    found = Marginal(model).evidence(Replay(sites), Data(design, arrays(tasks, design)))
+    found = Marginal(model, design, arrays(tasks, design)).evidence(Replay(sites))
     np.testing.assert_allclose(float(found.log), brute_force(model, tasks, sites), rtol=2e-4)
 
 
@@ -85,7 +85,7 @@ def test_completed_draws_are_conditional_posterior_draws(three, programs) -> Non
     n = 20_000
     held = {name: np.broadcast_to(value, (1, n, *value.shape)) for name, value in sites.items()}
     hyper = {name: value for name, value in held.items() if name not in ("head", "intercept")}
-    drawn = Marginal(model).complete(design, values, hyper, seed=1)
+    drawn = Marginal(model, design, values).complete(hyper, seed=1)
     z = np.concatenate([drawn["intercept"][0], drawn["head"][0].reshape(n, -1)], axis=1).astype(float)
     tril, a, sigma = sites["head_correlation"], sites["amplitude"], sites["noise_gaussian"]
     rows, outcomes, weights = [], [], []
@@ -175,7 +175,7 @@ def test_no_transfer_without_noise(programs) -> None:
         sites = {"amplitude": np.array([1.0, 0.7]), "head_correlation": np.array([[1, 0], [rho, np.sqrt(1 - rho**2)]])}
         masked = {**values, "mask/gaussian": values["mask/gaussian"].copy()}
         masked["mask/gaussian"][drop] = False
-        _, mode, _ = Marginal(model).evidence(Replay(sites), Data(design, masked))
+        _, mode, _ = Marginal(model, design, masked).evidence(Replay(sites))
         relation = model.relation.gaussian(
             Replay(sites), design.plan(model.arranged(tasks.names)), design, 5, model.amplitude
         )

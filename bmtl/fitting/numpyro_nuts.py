@@ -48,12 +48,13 @@ def run(
     engine = NumPyroEngine()
     arrays = {name: jnp.asarray(value) for name, value in values.items()}
 
-    marginal = Marginal(model) if settings.marginal else None
-    if marginal is not None:
-        marginal.check(design)
+    marginal = Marginal(model, design, arrays) if settings.marginal else None
 
     def program() -> None:
-        (marginal or model).program(engine, Data(design, arrays))
+        if marginal is not None:
+            marginal.program(engine)
+        else:
+            model.program(engine, Data(design, arrays))
 
     kernel = NUTS(
         program,
@@ -95,7 +96,7 @@ def run(
                 tick(steps)
     sites, stats = jax.tree.map(lambda *own: np.concatenate(own, axis=1), *parts)
     if marginal is not None:
-        sites = marginal.complete(design, arrays, sites, seed)
+        sites = marginal.complete(sites, seed)
     return Draws(
         sites=sites,
         stats=stats,

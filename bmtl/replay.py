@@ -70,13 +70,11 @@ def _on_torch(model: Model, design: Design, values: Mapping[str, np.ndarray], re
 
     from bmtl.engine.torch_replay import TorchReplay
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = Data(design, {name: torch.tensor(value, device=device) for name, value in values.items()})
-
     def play(draws: Mapping[str, np.ndarray], seed: int) -> list[Any]:
+        engine = TorchReplay(draws)
+        data = Data(design, {name: torch.tensor(value, device=engine.device) for name, value in values.items()})
         with torch.no_grad(), torch.random.fork_rng(), validation_enabled(False):
             torch.manual_seed(seed)
-            engine = TorchReplay(draws, device)
             model.program(engine, data)
             return [reader(engine, block, None).cpu().numpy() for block in data.blocks()]
 
@@ -118,14 +116,35 @@ def _fisher(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
 
 
 def _eta(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
-    return engine.eta[block.name]
+    return block.family.identified(engine.xp, engine.eta[block.name], engine.noise[block.name])
 
 
 def _mean_and_new(engine: Any, block: Block, key: Any) -> Any:
+    """Mean outcome, or the probability of each label, and after it a new outcome, in the last dimension."""
     xp = engine.xp
     mean = block.family.mean(xp, engine.eta[block.name], engine.noise[block.name], block.exposure)
-    new = engine.new(block, key)
-    return xp.stack([xp.broadcast_to(mean, new.shape), xp.astype(new, mean.dtype)])
+    mean = mean if block.family.labels else mean[..., None]
+    new = xp.astype(engine.new(block, key), mean.dtype)[..., None]
+    return xp.concat([xp.broadcast_to(mean, (*new.shape[:-1], mean.shape[-1])), new], axis=-1)
+
+
+def features(model: Any, x: np.ndarray, sites: Mapping[str, np.ndarray], copies: int) -> np.ndarray:
+    """Features of standardised inputs ``x`` at draws of the trunk's sites, ``draws × copies or 1 × rows × k``.
+
+    Without sites there is one draw.
+    """
+    if "numpyro" in engines(model):
+        on_jax = Replay({name: jnp.asarray(value) for name, value in sites.items()})
+        found = np.asarray(model.trunk.sample(on_jax, on_jax.asarray(x), copies))
+    else:
+        import torch
+
+        from bmtl.engine.torch_replay import TorchReplay
+
+        on_torch = TorchReplay(sites)
+        with torch.no_grad():
+            found = model.trunk.sample(on_torch, on_torch.asarray(x), copies).cpu().numpy()
+    return found if sites else found[None]
 
 
 def log_likelihood(
@@ -168,23 +187,34 @@ def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) 
 
 
 def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Linear predictor of every observed cell on the modelled scale, ``draws × cells`` for each task."""
+    """Linear predictor of every observed cell on the modelled scale, ``draws × cells`` for each task.
+
+    Of a categorical task log probabilities, ``draws × cells × categories``: all that outcomes say of its predictors.
+    """
     return _per_task(model, tasks, sites, _eta)
 
 
 def predict(
     model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Mean outcome and a new outcome at standardised inputs ``x``, both ``draws × rows`` for each task."""
+    """Mean outcome and a new outcome at standardised inputs ``x``, both ``draws × rows`` for each task.
+
+    The mean of an outcome with labels is the probability of each, ``draws × rows × labels``.
+
+    Parameters
+    ----------
+    exposure : float or array, shape (rows,) or (tasks, rows)
+    """
     design = design_of(tasks)
     total = len(next(iter(sites.values())))
-    both = [np.empty((2, total, len(x)), dtype=np.float32) for _ in tasks.names]
+    both = [np.empty((total, len(x), (len(own.labels) or 1) + 1), dtype=np.float32) for own in tasks.families]
     values = inputs_only(x, design, exposure)
     for part, block, value in read(model, design, values, sites, _mean_and_new, seed):
         for j, t in enumerate(block.tasks):
-            both[t][:, part] = value[:, :, j]
+            both[t][part] = value[:, j]
     back = [_in_units(tasks, t, value) for t, value in enumerate(both)]
-    return [value[0] for value in back], [value[1] for value in back]
+    means = [value[..., :-1] if own.labels else value[..., 0] for own, value in zip(tasks.families, back, strict=True)]
+    return means, [value[..., -1] for value in back]
 
 
 def _in_units(tasks: Tasks, t: int, value: np.ndarray) -> np.ndarray:
@@ -199,7 +229,7 @@ def _per_task(
     seed: int = 0,
     rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """What the reader gives at each task's observed cells (at some rows), ``draws × cells``."""
+    """What the reader gives at each task's observed cells (at some rows), ``draws × cells × …``."""
     design = design_of(tasks)
     total = len(next(iter(sites.values())))
     values = arrays(tasks, design)
@@ -207,9 +237,9 @@ def _per_task(
     if rows is not None:
         values = take_rows(values, rows)
         at = [np.searchsorted(rows, own[np.isin(own, rows)]) for own in at]
-    out = [np.empty((total, len(own)), dtype=np.float32) for own in at]
+    out: dict[int, np.ndarray] = {}
     for part, block, value in read(model, design, values, sites, reader, seed):
         for j, t in enumerate(block.tasks):
-            own = value[:, j] if design.layout == "wide" else value
-            out[t][part] = own[:, at[t]]
-    return out
+            own = (value[:, j] if design.layout == "wide" else value)[:, at[t]]
+            out.setdefault(t, np.empty((total, *own.shape[1:]), dtype=np.float32))[part] = own
+    return [out[t] for t in range(tasks.n_tasks)]

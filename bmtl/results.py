@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_base import from_dict
 
 from bmtl import replay, task_functions, trees
+from bmtl._outcomes import new_exposures
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
 from bmtl.diagnostics.convergence import checks, problems
@@ -46,6 +46,8 @@ class Fit:
     seed : int
     draws : Draws
         Posterior draws of the latent sites on the modelled scale.
+    added : tuple of str
+        Tasks added by `extend`: the trunk knows nothing of their outcomes.
     """
 
     model: Model
@@ -55,6 +57,7 @@ class Fit:
     device: str
     seed: int
     draws: Draws
+    added: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -78,7 +81,7 @@ class Fit:
 
     @cached_property
     def noise(self) -> dict[str, np.ndarray]:
-        """Noise of every task that has one, ``chains × draws``, in the user's units."""
+        """Noise of every task that has one, ``chains × draws``, in the user's units; a vector (last) if it is one."""
         design = Design.of(self.tasks)
         out = {}
         for block, members in design.groups.items():
@@ -90,7 +93,7 @@ class Fit:
                     known = self.model.noise.value  # type: ignore[attr-defined]
                     out[self.tasks.names[t]] = np.full(self.draws.shape, known)
                 else:
-                    out[self.tasks.names[t]] = own[..., j] * design.unit[t]
+                    out[self.tasks.names[t]] = own[:, :, j] * design.unit[t]
         return {name: out[name] for name in self.tasks.names if name in out}
 
     @cached_property
@@ -179,13 +182,13 @@ class Fit:
         -------
         DataFrame
             Columns task, family, noise, noise_low, noise_high, weight, weight_low, weight_high; the noise is NaN for
-            families without one.
+            families without one and for ordinal tasks, whose gaps between cutpoints are several (see `noise`).
         """
         tails = [(1 - prob) / 2, (1 + prob) / 2]
         fisher = replay.fisher_weights(self.model, self.tasks, self._flat)
         rows = []
         for name, family, weight in zip(self.tasks.names, self.tasks.families, fisher, strict=True):
-            noise = self.noise.get(name, np.array([np.nan]))
+            noise = self.noise[name] if name in self.noise and family.noise_dims == 0 else np.array([np.nan])
             spread = [(value.mean(), *np.quantile(value, tails)) for value in (noise, weight)]
             rows.append((name, family.name, *spread[0], *spread[1]))
         ends = ("", "_low", "_high")
@@ -257,15 +260,17 @@ class Fit:
         """
         return task_functions.rank(self.model, self.tasks, self._flat, share)
 
-    def predict(self, X_new: Any, *, exposure: float | np.ndarray = 1.0, seed: int | None = None) -> xr.DataTree:
+    def predict(
+        self, X_new: Any, *, exposure: float | np.ndarray | Mapping[str, Any] = 1.0, seed: int | None = None
+    ) -> xr.DataTree:
         """Predictions at new inputs, on each outcome's own scale.
 
         Parameters
         ----------
         X_new : DataFrame or array, shape (rows, inputs)
             The inputs the tasks were made with, in the user's units.
-        exposure : float or array, shape (rows,)
-            Exposure of counts.
+        exposure : float or array, shape (rows,), or mapping of str to these
+            Exposure of counts, and number of trials of binomial tasks; a mapping gives it by task, 1 for the others.
         seed : int, optional
             Of the drawn outcomes. Default: the fit's.
 
@@ -273,23 +278,69 @@ class Fit:
         -------
         DataTree
             Groups ``mean`` (posterior draws of the expected outcome) and ``predictions`` (drawn outcomes), each with
-            one variable a task of dimensions ``chain, draw, row``.
+            one variable a task of dimensions ``chain, draw, row``. The mean of a categorical or ordinal outcome is
+            the probability of each label, with the dimension ``category_<task>``; its predictions are codes, counted
+            from 0 in the order of the attribute ``labels``.
 
         Raises
         ------
         TaskError
-            If the inputs are not those of the tasks, or are not finite.
+            If the inputs are not those of the tasks, or are not finite, or an exposure is not one that a task can
+            have.
         """
         x = self.tasks.standardise(X_new)
-        found = replay.predict(self.model, self.tasks, self._flat, x, exposure, self.seed if seed is None else seed)
-        groups: dict[str, dict[str, np.ndarray]] = {}
-        for group, values in zip(("mean", "predictions"), found, strict=True):
-            groups[group] = {
-                label: value.reshape(*self.draws.shape, -1)
-                for label, value in zip(trees.variables(self.tasks.names), values, strict=True)
-            }
-        dims = {name: ["row"] for name in groups["mean"]}
-        return from_dict(groups, dims=dims, pred_dims=dims, sample_dims=["chain", "draw"])
+        exposures = new_exposures(self.tasks, exposure, len(x))
+        found = replay.predict(self.model, self.tasks, self._flat, x, exposures, self.seed if seed is None else seed)
+        return trees.predicted(self.tasks, *found, self.draws.shape)
+
+    def extend(
+        self,
+        tasks: Tasks,
+        *,
+        beside: str | None = None,
+        seed: int | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> Fit:
+        """Add tasks to the fitted trunk, and leave everything that was fitted as it is.
+
+        Each new task has a head of its own, inferred given the trunk at its posterior draws: the new outcomes do not
+        change the trunk, nor any draw of the tasks there were. To learn the trunk from all of them, fit them together.
+
+        Parameters
+        ----------
+        tasks : Tasks
+            The new tasks, on the same inputs. Rows may be others. Inputs are encoded and standardised as in this fit.
+        beside : str, optional
+            A task on the trunk to put them on; needed if there are several.
+        seed, progress
+            As in `bmtl.fit`. Default: the fit's seed.
+        **options
+            ``guide``, ``max_steps``, ``batch_size``, ``learning_rate``, as in `bmtl.fitting.SVI`. Default: this fit's.
+            The heads are fitted by SVI, whatever the trunk was fitted by, or by their mode if this is a MAP fit.
+
+        Returns
+        -------
+        Fit
+            All tasks, the old ones first.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the heads did not settle.
+
+        Raises
+        ------
+        TaskError
+            If a task is there already, inputs are missing or unknown, or it is not said on which trunk.
+        TypeError
+            If the model has no trunk, its heads are tied to each other, or an option is unknown.
+        FitError
+            If the ELBO is not finite.
+        """
+        from bmtl.fitting.extend import extend
+
+        return extend(self, tasks, beside, self.seed if seed is None else seed, progress, options)
 
     def save(self, path: str | Path) -> None:
         """Write the fit to a netCDF file, atomically: either the whole file is there or none.
@@ -314,6 +365,7 @@ class Fit:
             "draws": f"{chains} × {draws}",
             "seed": str(self.seed),
             "seconds": f"{self.draws.seconds:.1f}",
+            **({"added": ", ".join(self.added)} if self.added else {}),
             "converged": "yes" if self.converged else f"NO: {self.problems}",
         }
 

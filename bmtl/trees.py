@@ -17,14 +17,16 @@ from bmtl.trunks import Identity
 
 if TYPE_CHECKING:
     from bmtl.results import Fit
+    from bmtl.tasks import Tasks
 
 RESERVED = frozenset({
     "chain", "draw", "sample", "pred_id", "task", "row", "input", "inputs", "head", "head_of", "feature", "cell",
-    "intercept", "amplitude", "noise",
+    "intercept", "amplitude", "noise", "predictor",
 })
 """Names that ArviZ or this tree use for dimensions and variables; a task's variable must not be called so."""
 
-RESERVED_START = ("obs_", "noise_", "trunk_")
+RESERVED_START = ("obs_", "noise_", "trunk_", "category_")
+RESERVED_END = ("_task", "_gap")
 
 
 PREDICTIVE_CELLS = 5_000_000
@@ -36,7 +38,7 @@ def variables(names: Sequence[str]) -> list[str]:
     out: list[str] = []
     for name in names:
         safe = name.replace("/", "_per_").strip() or "_"
-        if safe in RESERVED or safe.startswith(RESERVED_START) or safe.endswith("_task") or not safe.strip("."):
+        if safe in RESERVED or safe.startswith(RESERVED_START) or safe.endswith(RESERVED_END) or not safe.strip("."):
             safe = f"task_{safe}_"
         while safe in out:
             safe += "_"
@@ -51,9 +53,12 @@ def build(fit: Fit) -> xr.DataTree:
     labels = variables(tasks.names)
     coords: dict[str, Any] = {"task": list(tasks.names), "input": list(tasks.inputs)}
     dims: dict[str, list[str]] = {"intercept": ["task"], "amplitude": ["task"], "head": ["head_of", "feature"]}
-    heads = fit.arrangement.plan(tasks.names).head_of
+    predictors = _predictors(tasks)
+    if len(predictors) > tasks.n_tasks:
+        dims["intercept"], coords["predictor"] = ["predictor"], predictors
+    heads = design.plan(fit.arrangement).head_of
     coords["head_of"] = [
-        " = ".join(name for name, own in zip(tasks.names, heads, strict=True) if own == h)
+        " = ".join(name for name, own in zip(predictors, heads, strict=True) if own == h)
         for h in range(heads.max() + 1)
     ]
     if isinstance(getattr(fit.model, "trunk", None), Identity):
@@ -61,12 +66,14 @@ def build(fit: Fit) -> xr.DataTree:
     posterior = dict(draws.sites)
     for block, members in design.groups.items():
         if f"noise_{block}" in posterior:
-            dims[f"noise_{block}"] = [f"{block}_task"]
+            vector = [f"{block}_gap"] * design.families[members[0]].noise_dims
+            dims[f"noise_{block}"] = [f"{block}_task", *vector]
             coords[f"{block}_task"] = [tasks.names[t] for t in members]
-    if fit.noise:
-        posterior["noise"] = np.stack(list(fit.noise.values()), axis=-1)
+    noises = {name: value for name, value in fit.noise.items() if value.ndim == 2}
+    if noises:
+        posterior["noise"] = np.stack(list(noises.values()), axis=-1)
         dims["noise"] = ["noise_task"]
-        coords["noise_task"] = list(fit.noise)
+        coords["noise_task"] = list(noises)
     for label, rows in zip(labels, tasks.rows, strict=True):
         dims[label] = [f"obs_{label}"]
         coords[f"obs_{label}"] = rows
@@ -87,6 +94,7 @@ def build(fit: Fit) -> xr.DataTree:
     if draws.stats:
         groups["sample_stats"] = dict(draws.stats)
     tree = from_dict(groups, dims=dims, coords=coords, attrs={"/": attributes(fit)})
+    _name_codes(tree, tasks, ("observed_data", "posterior_predictive"))
     if draws.elbo is not None and draws.trace is not None:
         tree["optimisation"] = xr.DataTree(
             xr.Dataset({"loss": (("restart", "chunk"), draws.trace), "elbo": (("restart",), draws.elbo)})
@@ -96,6 +104,40 @@ def build(fit: Fit) -> xr.DataTree:
             xr.Dataset({"log_ratio": (("chain", "draw"), draws.log_ratio.reshape(draws.shape))})
         )
     return tree
+
+
+def predicted(
+    tasks: Tasks, means: Sequence[np.ndarray], new: Sequence[np.ndarray], shape: tuple[int, int]
+) -> xr.DataTree:
+    """The tree described in `Fit.predict`, from what `replay.predict` gives and the numbers of chains and draws."""
+    names = variables(tasks.names)
+    groups: dict[str, dict[str, np.ndarray]] = {
+        group: {name: value.reshape(*shape, *value.shape[1:]) for name, value in zip(names, values, strict=True)}
+        for group, values in (("mean", means), ("predictions", new))
+    }
+    rows = {name: ["row"] for name in names}
+    labelled = {name: own.labels for name, own in zip(names, tasks.families, strict=True) if own.labels}
+    dims = rows | {name: ["row", f"category_{name}"] for name in labelled}
+    coords: dict[str, Any] = {f"category_{name}": list(labels) for name, labels in labelled.items()}
+    tree = from_dict(groups, dims=dims, pred_dims=rows, coords=coords, sample_dims=["chain", "draw"])
+    _name_codes(tree, tasks, ("predictions",))
+    return tree
+
+
+def _predictors(tasks: Tasks) -> list[str]:
+    """A name for each linear predictor: the task's, with the category where there is one for each."""
+    return [
+        own
+        for name, family in zip(tasks.names, tasks.families, strict=True)
+        for own in ([f"{name}[{label}]" for label in family.labels] if family.n_predictors > 1 else [name])
+    ]
+
+
+def _name_codes(tree: xr.DataTree, tasks: Tasks, groups: Sequence[str]) -> None:
+    """Give variables of codes the labels they stand for, as the attribute ``labels``."""
+    for name, family in zip(variables(tasks.names), tasks.families, strict=True):
+        for group in groups if family.labels else ():
+            tree[group][name].attrs["labels"] = list(family.labels)
 
 
 def attributes(fit: Fit) -> dict[str, Any]:
@@ -110,5 +152,6 @@ def attributes(fit: Fit) -> dict[str, Any]:
         "seed": fit.seed,
         "seconds": fit.draws.seconds,
         "settled": int(fit.draws.settled),
+        "added": json.dumps(fit.added),
         "versions": json.dumps(versions.installed()),
     }

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 
 from bmtl.advice.features import Dictionary, Theta, spread_rows
 from bmtl.advice.sites import Single, Sites, initial_sites, null_evidence, refined_sites, single_evidence
+from bmtl.families import Bernoulli
 
 #: Prior probability that a task has no signal.
 P_NULL = 0.3
@@ -21,19 +22,26 @@ N_KEPT, N_ALL_CELLS = 40, 3
 
 
 class Candidate:
-    """One task in the screen: its sites, and its evidence under every kernel looked at so far."""
+    """One task in the screen: its sites, and its evidence under every kernel looked at so far.
 
-    def __init__(self, tasks: Any, t: int, dictionary: Dictionary) -> None:
+    Parameters
+    ----------
+    code : int, optional
+        Of a categorical task, whose outcomes are then seen as this category or another.
+    """
+
+    def __init__(self, tasks: Any, t: int, dictionary: Dictionary, code: int | None = None) -> None:
         self.dictionary = dictionary
-        sites = initial_sites(
-            tasks.families[t], np.asarray(tasks.y_std(t)), np.asarray(tasks.rows[t]), np.asarray(tasks.exposure[t])
-        )
+        family, y = tasks.families[t], np.asarray(tasks.y_std(t))
+        if code is not None:
+            family, y = Bernoulli(), (y == code).astype(float)
+        sites = initial_sites(family, y, np.asarray(tasks.rows[t]), np.asarray(tasks.exposure[t]))
         keys = np.column_stack([dictionary.Z[sites.rows], sites.y])
         index = spread_rows(keys, N_SEARCH)
         self.cells = sites
         self._use(sites.take(index))
         best = self._search()
-        if sites.family.name != "gaussian":
+        if not sites.exact:
             self.cells = refined_sites(sites, dictionary.features(best, sites.rows))
             self._use(self.cells.take(index))
             self._search()

@@ -14,6 +14,7 @@ decouple
 Kernels come from the dictionary of `bmtl.advice.features`, with a prior that is uniform over the number of inputs in
 use and then over subsets of that size, so that having the same few of many inputs in use is itself evidence. The
 correlation of the noises on shared rows is a parameter of every verdict, and never read as one of functions.
+Categorical tasks are seen category by category (`bmtl.advice.categories`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from bmtl.advice.candidate import P_NULL, Candidate, climb
+from bmtl.advice.categories import Views, compare
 from bmtl.advice.features import Dictionary, Theta
 from bmtl.advice.leave_out import sharing_gain
 from bmtl.advice.pair import P_UNCORRELATED, Integrated, PairStats, informative, integrate, pair_stats
@@ -355,9 +357,12 @@ def screen(tasks: Any, *, linear: bool = False, seed: int = 0, prior: Any = None
         dictionary = Dictionary(np.asarray(tasks.Z), linear=linear)
         n, shares = len(tasks.names), weights / weights.sum()
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            candidates = list(pool.map(lambda t: Candidate(tasks, t, dictionary), range(n)))
+            views = list(pool.map(lambda t: Views.of(tasks, t, dictionary), range(n)))
             numbers = [(i, j) for i in range(n) for j in range(i + 1, n)]
-            pairs = list(
-                pool.map(lambda p: _compare(candidates[p[0]], candidates[p[1]], p[0], p[1], tasks, shares), numbers)
-            )
-    return Screen(pairs, np.array([c.signal() for c in candidates]), np.array([c.r2() for c in candidates]))
+
+            def judged(pair: tuple[int, int]) -> PairEvidence:
+                i, j = pair
+                return compare(views[i], views[j], lambda a, b: _compare(a, b, i, j, tasks, shares))
+
+            pairs = list(pool.map(judged, numbers))
+    return Screen(pairs, np.array([own.signal for own in views]), np.array([own.r2 for own in views]))

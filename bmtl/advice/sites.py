@@ -1,13 +1,13 @@
 """One task as a Gaussian regression, whatever its family: Laplace sites, and its evidence under a kernel.
 
 A likelihood is replaced by pseudo-observations ``z`` of the linear predictor with precisions ``W / σ²``: for a
-Gaussian the outcomes themselves, for Student-t the EM weights (ν + 1) / (ν + r² / σ²), for the others the working
-response z = η + score / W with the Fisher weight W, at the posterior mode (Rasmussen & Williams 2006, section 3.4;
-McCullagh & Nelder 1989, section 2.5). The evidence of a kernel is then that of a linear regression on its features.
+Gaussian the outcomes themselves (a lognormal's logs), for Student-t the EM weights (ν + 1) / (ν + r² / σ²), for the
+others the working response z = η + score / W with the Fisher weight W, at the posterior mode (Rasmussen & Williams
+2006, section 3.4; McCullagh & Nelder 1989, section 2.5). The evidence of a kernel is then that of a linear regression on its features.
 
-The noise variance σ² of Gaussian and Student-t outcomes is integrated out under the scale-free prior dσ/σ; counts
-have a dispersion of at least one estimated from the Pearson residuals, divided into W, so that overdispersion is
-not mistaken for signal.
+The noise variance σ² of Gaussian and Student-t outcomes is integrated out under the scale-free prior dσ/σ. The noise
+parameters of the others are estimated at the fit; counts and the like also have a dispersion of at least one estimated
+from the Pearson residuals, divided into W, so that overdispersion is not mistaken for signal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from bmtl.families import Family, NegativeBinomial, StudentT
+from bmtl.families import Family, StudentT
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Sites:
         Pseudo-observations and their precisions, relative to 1 / σ² where ``free``.
     free : bool
         Whether a noise variance σ² is still to be integrated out (else it is 1).
-    noise : float
+    noise : float or array
         The family's noise parameter where the sites needed one.
     """
 
@@ -55,7 +55,12 @@ class Sites:
     z: Array
     weight: Array
     free: bool
-    noise: float = 1.0
+    noise: float | Array = 1.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether outcomes are Gaussian around the linear predictor on some scale: then sites approximate nothing."""
+        return self.family.gaussian_scale(self.y) is not None
 
     @property
     def log_tau_prior(self) -> tuple[float, float]:
@@ -66,7 +71,7 @@ class Sites:
         """
         if self.free:
             return 1.5, 1.5
-        return 2.0 * float(np.log(0.8 * self.family.amplitude)), 1.3
+        return 2.0 * float(np.log(0.8 * self.family.spread(self.y, self.exposure))), 1.3
 
     def take(self, index: NDArray[np.intp]) -> Sites:
         """The same task on some of its cells."""
@@ -147,31 +152,33 @@ def single_evidence(sites: Sites, phi: Array) -> Single:
 def initial_sites(family: Family, y: Array, rows: NDArray[np.intp], exposure: Array) -> Sites:
     """Sites at the fit without signal, where the search for kernels starts."""
     y = np.asarray(y, dtype=float)
-    if family.standardised:
-        # Medians for Student-t: its outliers are why it was chosen.
-        robust = isinstance(family, StudentT)
-        z = y - (np.median(y) if robust else np.mean(y))
-        spread = 1.4826 * np.median(np.abs(z)) if robust else np.std(z)
+    located = family.gaussian_scale(y)
+    if located is not None:
+        return Sites(family, y, exposure, rows, located - np.mean(located), np.ones(len(y)), True)
+    if isinstance(family, StudentT):
+        # Medians: outliers are why Student-t was chosen.
+        z = y - np.median(y)
+        spread = 1.4826 * np.median(np.abs(z))
         scale = float(spread) if spread > 0 else 1.0
         sites = Sites(family, y, exposure, rows, z / scale, np.ones(len(y)), True)
         return replace(sites, weight=_robust_weight(family, sites.z, 1.0))
     eta = np.full(len(y), family.intercept(y, exposure)[0])
-    noise = _overdispersion(family, y, eta, exposure)
-    # Signal not yet fitted would count as dispersion, so counts keep a free one until there is a fit.
-    return _working_sites(family, y, rows, exposure, eta, noise, 1.0, family.takes_exposure)
+    noise = family.estimate_noise(y, eta, exposure)
+    # Signal not yet fitted would count as dispersion, so counts and the like keep a free one until there is a fit.
+    return _working_sites(family, y, rows, exposure, eta, noise, 1.0, family.dispersed)
 
 
 def refined_sites(sites: Sites, phi: Array, n_rounds: int = 4, n_steps: int = 8) -> Sites:
     """Sites at the posterior mode under the features ``phi`` (n, q); Gaussian sites are what they are."""
     family = sites.family
-    if family.name == "gaussian":
+    if sites.exact:
         return sites
     X = np.hstack([np.ones((len(phi), 1)), phi])
     for _ in range(n_rounds):
         log_tau = single_evidence(sites, phi).log_tau
         prior_precision = np.full(X.shape[1], np.exp(-log_tau))
         prior_precision[0] = INTERCEPT_SD**-2
-        for _ in range(n_steps if not family.standardised else 2):
+        for _ in range(2 if isinstance(family, StudentT) else n_steps):
             XW = X * sites.weight[:, None]
             gram, h = XW.T @ X, XW.T @ sites.z
             sigma2 = 1.0
@@ -180,10 +187,10 @@ def refined_sites(sites: Sites, phi: Array, n_rounds: int = 4, n_steps: int = 8)
                 sigma2 = float(sites.weight @ sites.z**2 - h @ solved) / len(phi)
             coefficient = np.linalg.solve(gram + np.diag(prior_precision), h)
             eta = X @ coefficient
-            if family.standardised:
+            if isinstance(family, StudentT):
                 sites = replace(sites, weight=_robust_weight(family, sites.z - eta, sigma2))
                 continue
-            noise = _overdispersion(family, sites.y, eta, sites.exposure)
+            noise = family.estimate_noise(sites.y, eta, sites.exposure)
             effective = float(np.trace(np.linalg.solve(gram + np.diag(prior_precision), gram)))
             dispersion = _dispersion(family, sites.y, eta, noise, sites.exposure, effective)
             new = _working_sites(family, sites.y, sites.rows, sites.exposure, eta, noise, dispersion, False)
@@ -196,34 +203,28 @@ def refined_sites(sites: Sites, phi: Array, n_rounds: int = 4, n_steps: int = 8)
     return sites
 
 
-def _robust_weight(family: Family, residual: Array, sigma2: float) -> Array:
-    """EM weights of Student-t residuals; one for a Gaussian."""
-    if not isinstance(family, StudentT):
-        return np.ones(len(residual))
+def _robust_weight(family: StudentT, residual: Array, sigma2: float) -> Array:
+    """EM weights of residuals."""
     return (family.dof + 1) / (family.dof + residual**2 / max(sigma2, 1e-12))
 
 
 def _working_sites(
-    family: Family, y: Array, rows: NDArray[np.intp], exposure: Array, eta: Array, noise: float, dispersion: float,
-    free: bool,
+    family: Family, y: Array, rows: NDArray[np.intp], exposure: Array, eta: Array, noise: float | Array,
+    dispersion: float, free: bool,
 ) -> Sites:
-    eta = np.clip(eta, -25.0, 25.0)
+    # About where the outcomes are, so that their unit does not matter to those with a log link.
+    centre = family.intercept(y, exposure)[0]
+    eta = np.clip(eta, centre - 25.0, centre + 25.0)
     weight = np.maximum(family.weight(np, eta, noise, exposure), MIN_WEIGHT)
     z = eta + family.score(y, eta, noise, exposure) / weight
     return Sites(family, y, exposure, rows, z, weight / dispersion, free, noise)
 
 
-def _overdispersion(family: Family, y: Array, eta: Array, exposure: Array) -> float:
-    """Moment estimate of the negative binomial's overdispersion at a fit; 1 for other families, which have none."""
-    if not isinstance(family, NegativeBinomial):
-        return 1.0
-    mean = family.mean(np, eta, 1.0, exposure)
-    return float(np.clip(np.sum((y - mean) ** 2 - mean) / np.sum(mean**2), 1e-3, 1e2))
-
-
-def _dispersion(family: Family, y: Array, eta: Array, noise: float, exposure: Array, effective: float) -> float:
-    """Pearson dispersion of a count fit with that many effective parameters, never below one; 1 for yes/no."""
-    if not family.takes_exposure:
+def _dispersion(
+    family: Family, y: Array, eta: Array, noise: float | Array, exposure: Array, effective: float
+) -> float:
+    """Pearson dispersion of a fit with that many effective parameters, never below one; 1 if there can be none."""
+    if not family.dispersed:
         return 1.0
     weight = np.maximum(family.weight(np, eta, noise, exposure), MIN_WEIGHT)
     pearson = float(np.sum(family.score(y, eta, noise, exposure) ** 2 / weight))

@@ -41,7 +41,8 @@ class Binomial(Family):
         return float(special.logit((np.sum(y) + 0.5) / (trials + 1.0))), 1.5
 
     def distribution(self, e: Any, eta, noise, exposure):
-        return e.dist.Binomial(total_count=exposure, logits=eta)
+        # NumPyro draws only from integers.
+        return e.dist.Binomial(total_count=e.xp.astype(exposure, e.xp.int32), logits=eta)
 
     def mean(self, xp, eta, noise, exposure):
         return exposure * logistic(xp, eta)

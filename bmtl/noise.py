@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +48,69 @@ class HalfNormal:
 
 
 @dataclass(frozen=True)
+class HalfCauchy:
+    """``HalfCauchy(scale)`` on the modelled scale: half of its mass is below ``scale``, and its tail is heavy.
+
+    Gelman, "Prior distributions for variance parameters in hierarchical models", Bayesian Analysis, 2006.
+
+    Parameters
+    ----------
+    scale : float
+        > 0.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(type(self).__name__, "scale", self.scale)
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        return e.sample(name, e.dist.HalfCauchy(e.asarray(self.scale * scale)).to_event(1))
+
+
+@dataclass(frozen=True)
+class InverseGamma:
+    """``value² ~ InverseGamma(shape, scale)`` on the modelled scale: the conjugate prior of a Gaussian variance.
+
+    The mean of value² is ``scale / (shape − 1)``. Values near zero have next to no prior probability, which keeps a
+    noise from vanishing. The site holds the value, not its square.
+
+    Parameters
+    ----------
+    shape, scale : float
+        > 0.
+    """
+
+    shape: float = 3.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(type(self).__name__, "shape", self.shape)
+        _positive(type(self).__name__, "scale", self.scale)
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        squared = e.dist.InverseGamma(e.asarray(np.full(scale.shape, self.shape)), e.asarray(self.scale * scale**2))
+        root = e.dist.transforms.PowerTransform(e.asarray(0.5))
+        return e.sample(name, e.dist.TransformedDistribution(squared, [root]).to_event(1))
+
+
+@dataclass(frozen=True)
+class Common:
+    """One value for all tasks of a family, on the modelled scale: the residual of a classical hierarchical model.
+
+    Parameters
+    ----------
+    prior : Scale
+        Its prior.
+    """
+
+    prior: Scale = field(default_factory=HalfNormal)
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        return self.prior.sample(e, name, scale[:1], unit[:1]) * e.asarray(scale / scale[0])
+
+
+@dataclass(frozen=True)
 class Known:
     """A known value, in the user's units, the same for every task.
 
@@ -71,4 +134,4 @@ def _positive(owner: str, field: str, value: float) -> None:
         raise ValueError(f"{owner} needs a finite {field} > 0, got {value}")
 
 
-__all__ = ["HalfNormal", "Known", "Scale"]
+__all__ = ["Common", "HalfCauchy", "HalfNormal", "InverseGamma", "Known", "Scale"]

@@ -99,6 +99,7 @@ def _fit(tree: xr.DataTree, net: Any) -> Fit:
         device=str(attrs["device"]),
         seed=int(attrs["seed"]),
         draws=draws,
+        added=tuple(json.loads(attrs.get("added", "[]"))),
     )
 
 

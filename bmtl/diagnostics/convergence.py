@@ -36,7 +36,9 @@ def checks(draws: Draws, quantities: dict[str, np.ndarray]) -> pd.DataFrame:
         Columns check, of, value, limit, passed, needed. A check that is not *needed* limits what the fit may be used
         for (k̂ of a guide: no importance sampling) but does not make it unconverged.
     """
-    rows = _sampled(draws, quantities) if draws.stats else _optimised(draws)
+    rows = _sampled(draws, quantities) if draws.stats else []
+    if draws.elbo is not None:
+        rows += _optimised(draws)
     return pd.DataFrame(rows, columns=["check", "of", "value", "limit", "passed", "needed"])
 
 

@@ -13,18 +13,16 @@ from bmtl.engine.replay import Replaying
 
 
 class TorchReplay(Replaying, PyroEngine):
-    """Replays on torch.
+    """Replays on torch, on CUDA where there is any.
 
     Parameters
     ----------
     draws : mapping
         As of `Replaying`.
-    device : str
-        A torch device.
     """
 
-    def __init__(self, draws: Mapping[str, Any], device: str = "cpu") -> None:
-        PyroEngine.__init__(self, device)
+    def __init__(self, draws: Mapping[str, Any]) -> None:
+        PyroEngine.__init__(self, "cuda" if torch.cuda.is_available() else "cpu")
         # Copies: torch warns of arrays that it may not write to.
         held = {name: torch.tensor(value, dtype=torch.float32, device=self.device) for name, value in draws.items()}
         Replaying.__init__(self, held)

@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 TYPED := build/typed
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench calibration clean
 
 demo: $(INSTALLED)
 	$(BIN)/python case_studies/health_care_use.py
@@ -28,6 +28,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.drawn_pairs
+
+calibration: $(INSTALLED)
+	$(BIN)/python -m benchmarks.calibration --out benchmarks/results/calibration.json
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

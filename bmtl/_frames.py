@@ -105,7 +105,7 @@ def read_numbers(frame: Frame, name: str, role: str) -> Array:
     return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
 
 
-def read_labels(frame: Frame, name: str, role: str) -> tuple[list[str | None], tuple[str, ...], bool]:
+def read_categories(frame: Frame, name: str, role: str) -> tuple[list[str | None], tuple[str, ...], bool]:
     """A column of text, categories, booleans or whole numbers as labels.
 
     Returns
@@ -159,6 +159,29 @@ def read_groups(frame: Frame, name: str) -> tuple[list[Any], NDArray[np.int64]]:
     labels = _ordered_labels(series, cells, key)
     position = {label: i for i, label in enumerate(labels)}
     return labels, np.array([position[cell] for cell in cells], dtype=np.int64)
+
+
+def read_noise_groups(
+    labels: Any, n_rows: int, known: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Groups of rows in natural order (or as they are known), and for each row the position of its group.
+
+    Raises
+    ------
+    TaskError
+        If there is not one label a row, a label is missing, or one is not known.
+    """
+    values = np.asarray(labels, dtype=object)
+    if values.shape != (n_rows,):
+        raise TaskError(f"noise groups need one label for each of the {n_rows} rows, got shape {values.shape}")
+    cells = [None if cell is None or cell != cell else str(cell) for cell in values]
+    _reject_missing("noise group", "labels", [row for row, cell in enumerate(cells) if cell is None])
+    levels = tuple(sorted({str(cell) for cell in cells}, key=_natural_key) if known is None else known)
+    unknown = sorted(set(cells) - set(levels))
+    if unknown:
+        raise TaskError(f"unknown noise groups: {quoted(unknown)}; known: {quoted(levels)}")
+    position = {level: i for i, level in enumerate(levels)}
+    return levels, np.array([position[cell] for cell in cells], dtype=np.int64)
 
 
 def check_finite(name: str, values: Array) -> None:

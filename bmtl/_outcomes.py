@@ -31,7 +31,7 @@ def read(frame: Frame, name: str, family: Family) -> tuple[Family, Array]:
     """
     if not isinstance(family, Labelled):
         return family, _frames.read_numbers(frame, name, "outcome")
-    cells, found, ordered = _frames.read_labels(frame, name, "outcome")
+    cells, found, ordered = _frames.read_categories(frame, name, "outcome")
     if not family.labels:
         if family.ordered and not ordered:
             raise TaskError(

@@ -48,6 +48,40 @@ def five() -> Any:
 
 
 @pytest.fixture(scope="session")
+def seven() -> Any:
+    """Seven tasks, one of each family that is not in `five`, that share 40 rows: cells missing, labels, trials."""
+    import pandas as pd
+
+    from bmtl.tasks import Tasks
+
+    rng = np.random.default_rng(14)
+    n = 40
+    X = rng.normal(size=(n, 2))
+    f = 0.8 * X[:, 0] - 0.5 * X[:, 1]
+    trials, years = rng.integers(1, 9, n), rng.uniform(0.5, 3.0, n)
+    frame = pd.DataFrame({
+        "a": X[:, 0],
+        "b": X[:, 1],
+        "income": np.exp(9.0 + f + 0.5 * rng.normal(size=n)),
+        "cost": rng.gamma(2.0, 0.5 * np.exp(f)),
+        "share": rng.beta(6.0 / (1.0 + np.exp(-f)), 6.0 / (1.0 + np.exp(f))).clip(0.01, 0.99),
+        "wins": rng.binomial(trials, 1.0 / (1.0 + np.exp(-f))).astype(float),
+        "colour": np.array(["red", "green", "blue"])[np.argmax(np.c_[f, 0 * f, -f] + rng.gumbel(size=(n, 3)), axis=1)],
+        "grade": np.searchsorted([-1.0, 0.0, 1.0], f + rng.logistic(size=n)).astype(float),
+        "visits": rng.poisson(years * np.exp(0.7 + 0.5 * f)) * (rng.random(n) > 0.3).astype(float),
+        "trials": trials,
+        "years": years,
+    })
+    families = {
+        "income": "lognormal", "cost": "gamma", "share": "beta", "wins": "binomial", "colour": "categorical",
+        "grade": "ordinal", "visits": "zero_inflated_poisson",
+    }
+    for name in families:
+        frame.loc[rng.random(n) < 0.15, name] = None
+    return Tasks.from_frame(frame, ["a", "b"], families, exposure={"wins": "trials", "visits": "years"})
+
+
+@pytest.fixture(scope="session")
 def grouped() -> Callable[[str], Any]:
     """Three groups of rows as three tasks of one family (the long layout), some outcomes missing."""
     import pandas as pd
@@ -67,10 +101,18 @@ def grouped() -> Callable[[str], Any]:
             "bernoulli": (f + noise > 0).astype(float),
             "poisson": rng.poisson(exposure * np.exp(0.3 * f)).astype(float),
             "negative_binomial": rng.poisson(exposure * np.exp(0.3 * f) * rng.gamma(2.0, 0.5, n)).astype(float),
+            "lognormal": np.exp(3.0 + f + noise),
+            "gamma": rng.gamma(2.0, np.exp(f)),
+            "beta": rng.beta(np.exp(1.0 + 0.5 * f), np.exp(1.0 - 0.5 * f)),
+            "binomial": rng.binomial(np.ceil(exposure).astype(int), 1.0 / (1.0 + np.exp(-f))).astype(float),
+            "zero_inflated_poisson": rng.poisson(exposure * np.exp(1 + 0.3 * f)) * (rng.random(n) > 0.3).astype(float),
+            "ordinal": np.searchsorted([-1.0, 0.0, 1.0], f + noise).astype(float),
+            "categorical": np.argmax(np.c_[f, 0 * f, -f] + rng.gumbel(size=(n, 3)), axis=1).astype(float),
         }[family]
         y[[4, 17]] = np.nan
+        exposure = np.ceil(exposure) if family == "binomial" else exposure
         frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y, "time": exposure, "school": list("uvw") * 10})
-        counts = family in ("poisson", "negative_binomial")
+        counts = family in ("poisson", "negative_binomial", "zero_inflated_poisson", "binomial")
         return Tasks.from_groups(frame, ["a", "b"], "y", "school", family, exposure="time" if counts else None)
 
     return make

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmtl.data import FILLER, Data, Design, arrays, inputs_only, take_rows
+from bmtl.data import Data, Design, arrays, inputs_only, take_rows
 from bmtl.families import StudentT
 from bmtl.tasks import Tasks
 
@@ -22,7 +22,8 @@ def test_wide_arrays_hold_every_cell(five) -> None:
             np.testing.assert_array_equal(np.flatnonzero(block.mask[j]), five.rows[t])
             np.testing.assert_allclose(block.y[j][block.mask[j]], five.y_std(t), rtol=1e-6, atol=1e-7)
             np.testing.assert_allclose(block.exposure[j][block.mask[j]], five.exposure[t], rtol=1e-6)
-            assert np.all(block.y[j][~block.mask[j]] == FILLER) and np.all(block.exposure[j][~block.mask[j]] == 1)
+            assert np.all(block.y[j][~block.mask[j]] == block.family.filler)
+            assert np.all(block.exposure[j][~block.mask[j]] == 1)
     assert sorted(seen) == list(range(5))
 
 
@@ -40,10 +41,11 @@ def test_long_arrays_hold_every_cell(grouped) -> None:
     assert block.mask.sum() == tasks.n_cells.sum() == tasks.n_rows - 2
 
 
-def test_arrays_are_32_bit(five, grouped) -> None:
-    for tasks in (five, grouped("gaussian")):
+def test_arrays_are_32_bit(five, seven, grouped) -> None:
+    for tasks in (five, seven, grouped("gaussian"), grouped("ordinal")):
         for name, value in arrays(tasks, Design.of(tasks)).items():
-            expected = {"task": np.int32}.get(name, np.bool_ if name.startswith("mask/") else np.float32)
+            whole = name in ("task", "y/categorical", "y/ordinal")
+            expected = np.int32 if whole else np.bool_ if name.startswith("mask/") else np.float32
             assert value.dtype == expected
 
 
@@ -78,6 +80,16 @@ def test_a_minibatch_is_the_same_rows_of_everything(layout, five, grouped) -> No
     for name, value in values.items():
         along = 0 if name in ("x", "task") else -1
         np.testing.assert_array_equal(part[name], np.take(value, index, axis=along))
+
+
+def test_design_of_several_linear_predictors(seven) -> None:
+    """Intercepts are counted by predictor, centred at the shares of the categories; gaps are kept for the prior."""
+    design = Design.of(seven)
+    t, grade = seven.index("colour"), seven.index("grade")
+    assert design.n_predictors == (1, 1, 1, 1, 3, 1, 1) and design.intercept_loc.shape == (9,)
+    counts = np.bincount(seven.y[t].astype(int)) + 0.5
+    np.testing.assert_allclose(np.diff(design.intercept_loc[t : t + 3]), np.diff(np.log(counts)))
+    assert len(design.reference[grade]) == len(seven.families[grade].labels) - 2
 
 
 @pytest.mark.parametrize("exposure", [2.0, np.array([1.0, 2.0, 3.0])], ids=["number", "array"])

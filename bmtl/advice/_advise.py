@@ -13,6 +13,7 @@ from bmtl import versions
 from bmtl.advice import reasons
 from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, name, rank
+from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
@@ -87,7 +88,8 @@ def advise(
 
     screened = screen(tasks, linear=model.trunk.linear, seed=seed)
     log_p, sign = _tables(screened, tasks.n_tasks)
-    ranked = rank(log_p)
+    together = can_merge(tasks.families)
+    ranked = rank(log_p, together)
     bars = Progress(progress)
     settings = choose_trunk(
         replace(model, arrangement=Arrangement.shared(tasks.names)), tasks, settings, engine, device, seed, bars
@@ -96,7 +98,7 @@ def advise(
     base = {
         "decoupled": Arrangement.decoupled(tasks.names),
         "weighted": Arrangement.shared(tasks.names),
-        "merged": _merged(tasks.names, sign),
+        "merged": _merged(tasks.names, sign, together),
     }
     best = name(ranked.labels[0], tasks.names, sign)
     *tried, recommended = trials.run([*base.values(), best])
@@ -152,8 +154,10 @@ def _tables(screened: Screen, n: int) -> tuple[np.ndarray, np.ndarray]:
     return log_p, sign
 
 
-def _merged(names: tuple[str, ...], sign: np.ndarray) -> Arrangement:
-    return Arrangement.merged(names, [own for own, s in zip(names, sign[0], strict=True) if s < 0])
+def _merged(names: tuple[str, ...], sign: np.ndarray, together: np.ndarray) -> Arrangement:
+    """As few heads as there can be, on one trunk."""
+    first = together.argmax(axis=1)
+    return name(tuple((0, int(own)) for own in first), names, sign)
 
 
 def _harmed(recommended: Trial, decoupled: Trial) -> list[str]:

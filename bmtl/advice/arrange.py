@@ -40,7 +40,7 @@ class Ranked:
     kind: dict[str, float]
 
 
-def rank(log_p: np.ndarray) -> Ranked:
+def rank(log_p: np.ndarray, mergeable: np.ndarray | None = None) -> Ranked:
     """Score arrangements by their pairs.
 
     The score of an arrangement is the sum of its pairs' log probabilities, times 2/T: each of T tasks stands in
@@ -50,11 +50,17 @@ def rank(log_p: np.ndarray) -> Ranked:
     ----------
     log_p : ndarray, shape (3, T, T)
         Log probability of merge, weight, decouple for each pair; symmetric, the diagonal is ignored.
+    mergeable : ndarray of bool, shape (T, T), optional
+        Which pairs can share a head at all; arrangements in which others do are left out. Default: all.
     """
     log_p = np.maximum(log_p, np.log(SMALLEST))
+    if mergeable is not None:
+        log_p[0, ~mergeable] = -np.inf
     n = log_p.shape[1]
     visited = list(_all(n)) if n <= EXACT_UP_TO else _climb(log_p)
     scores = np.array([_score(labels, log_p) for labels in visited]) * (2.0 / n)
+    visited = [labels for labels, score in zip(visited, scores, strict=True) if np.isfinite(score)]
+    scores = scores[np.isfinite(scores)]
     order = np.argsort(-scores, kind="stable")
     probability = np.exp(scores - scores.max())
     probability /= probability.sum()

@@ -3,7 +3,8 @@
 A likelihood is replaced by pseudo-observations ``z`` of the linear predictor with precisions ``W / σ²``: for a
 Gaussian the outcomes themselves (a lognormal's logs), for Student-t the EM weights (ν + 1) / (ν + r² / σ²), for the
 others the working response z = η + score / W with the Fisher weight W, at the posterior mode (Rasmussen & Williams
-2006, section 3.4; McCullagh & Nelder 1989, section 2.5). The evidence of a kernel is then that of a linear regression on its features.
+2006, section 3.4; McCullagh & Nelder 1989, section 2.5). The evidence of a kernel is then that of a linear regression
+on its features.
 
 The noise variance σ² of Gaussian and Student-t outcomes is integrated out under the scale-free prior dσ/σ. The noise
 parameters of the others are estimated at the fit; counts and the like also have a dispersion of at least one estimated

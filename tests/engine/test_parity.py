@@ -7,9 +7,10 @@ import pytest
 
 from bmtl import replay
 from bmtl.arrangement import Arrangement
-from bmtl.data import FILLER, Data, Design, arrays
+from bmtl.data import Data, Design, arrays
 from bmtl.engine.pyro import PyroEngine
 from bmtl.engine.replay import Replay
+from bmtl.errors import TaskError
 from bmtl.families import FAMILIES
 from bmtl.model import noise_site
 from bmtl.models import Decoupled, Merged, SharedTrunk
@@ -68,7 +69,7 @@ def assert_all_agree(model, tasks, programs) -> None:
     engine, data = Replay({name: value[None] for name, value in sites.items()}), data_of(tasks)
     model.program(engine, data)
     for block in data.blocks():
-        eta, noise = (np.broadcast_to(v[block.name][0], block.y.shape) for v in (engine.eta, engine.noise))
+        eta, noise = shaped(block, engine.eta[block.name][0], engine.noise[block.name][0])
         exact = block.family.log_prob(block.y, eta.astype(float), noise, block.exposure)
         assert_close(exact[block.mask].sum(), found.nodes[block.name]["log_prob_sum"])
 
@@ -85,18 +86,30 @@ def assert_read_agrees(model, tasks, programs) -> None:
         np.testing.assert_allclose(read[t][0], exact - np.log(tasks.y_scale[t]), rtol=RTOL, atol=RTOL)
 
 
+def shaped(block, eta, noise) -> tuple[np.ndarray, np.ndarray]:
+    """Linear predictors and noise of each cell, with what a family has several of in the last dimension."""
+    predictors = (block.family.n_predictors,) if block.family.n_predictors > 1 else ()
+    vector = np.shape(noise)[-1:] if block.family.noise_dims else ()
+    return np.broadcast_to(eta, (*block.y.shape, *predictors)), np.broadcast_to(noise, (*block.y.shape, *vector))
+
+
 def data_of(tasks) -> Data:
     design = Design.of(tasks)
     return Data(design, arrays(tasks, design))
 
 
-def noise_of_tasks(model, tasks, sites) -> np.ndarray:
-    """Noise of each task on the modelled scale, one where its family has none."""
-    noise = np.ones(tasks.n_tasks)
+def noise_of_tasks(model, tasks, sites) -> list:
+    """Noise of each task on the modelled scale, one where its family has none.
+
+    One for categorical tasks too, of which log probabilities are read, in the place of linear predictors.
+    """
+    noise = [1.0] * tasks.n_tasks
     for block, members in Design.of(tasks).groups.items():
-        if tasks.families[members[0]].noise_name is not None:
-            known = model.noise.value / tasks.y_scale[members] if isinstance(model.noise, Known) else None
-            noise[members] = sites[noise_site(block)] if known is None else known
+        family = tasks.families[members[0]]
+        if family.noise_name is not None and family.n_predictors == 1:
+            for j, t in enumerate(members):
+                held = sites.get(noise_site(block))
+                noise[t] = model.noise.value / tasks.y_scale[t] if held is None else held[j].astype(float)
     return noise
 
 
@@ -118,14 +131,36 @@ def test_long(model, trunk, grouped, programs) -> None:
     assert_all_agree(model(trunk, tasks.names), tasks, programs)
 
 
+def test_five_and_seven_are_all_families(five, seven) -> None:
+    assert sorted(family.name for family in (*five.families, *seven.families)) == sorted(FAMILIES)
+
+
+SEVEN = Arrangement(
+    ((("cost", "income"), ("colour",), ("wins", "share")), (("grade",), ("visits",))), frozenset({"income", "wins"})
+)
+
+
+@pytest.mark.parametrize(("trunk", "arrangement"), [(Linear(2), None), (MLP((4,)), SEVEN)], ids=["shared", "mixed"])
+def test_seven(trunk, arrangement, seven, programs) -> None:
+    """Families with labels, several linear predictors or a vector of noises beside those without."""
+    model = SharedTrunk(trunk, arrangement=arrangement)
+    assert_all_agree(model, seven, programs)
+    assert_read_agrees(model, seven, programs)
+
+
+def test_categories_without_the_same_number_share_no_head(seven) -> None:
+    with pytest.raises(TaskError, match=r"tasks of one head need as many linear predictors each, but have: 'colour' 3"):
+        Design.of(seven).plan(Arrangement.merged(seven.names))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-@every_model
-def test_long_families(model, family, grouped, programs) -> None:
+@pytest.mark.parametrize("kind", ["shared", "shared, mixed", "decoupled", "merged"])
+def test_long_families(kind, family, grouped, programs) -> None:
     tasks = grouped(family)
-    assert_all_agree(model(Identity(), tasks.names), tasks, programs)
+    assert_all_agree(MODELS[kind](Identity(), tasks.names), tasks, programs)
 
 
-@pytest.mark.parametrize("family", ["wide", "gaussian", "poisson"])
+@pytest.mark.parametrize("family", ["wide", "gaussian", "poisson", "ordinal", "categorical"])
 @few_models
 def test_read_cell_by_cell(model, trunk, family, five, grouped, programs) -> None:
     tasks = five if family == "wide" else grouped(family)
@@ -188,11 +223,18 @@ def test_decoupled_is_the_product_of_single_tasks(trunk, five, programs) -> None
 
 
 @few_models
-@pytest.mark.parametrize("layout", ["wide", "long"])
+@pytest.mark.parametrize("layout", ["wide", "negative_binomial", "ordinal", "categorical"])
 def test_draws_in_front_equal_draw_by_draw(model, trunk, layout, five, grouped, programs) -> None:
     """Replay broadcasts over draws; one at a time must give the same."""
-    tasks = five if layout == "wide" else grouped("negative_binomial")
-    kind = model(trunk, tasks.names)
+    tasks = five if layout == "wide" else grouped(layout)
+    assert_draws_broadcast(model(trunk, tasks.names), tasks, programs)
+
+
+def test_draws_in_front_of_seven(seven, programs) -> None:
+    assert_draws_broadcast(SharedTrunk(MLP((4, 3)), arrangement=SEVEN), seven, programs)
+
+
+def assert_draws_broadcast(kind, tasks, programs) -> None:
     draws = [programs.draw(kind, tasks, seed) for seed in (1, 2)]
     data = data_of(tasks)
 
@@ -206,8 +248,9 @@ def test_draws_in_front_equal_draw_by_draw(model, trunk, layout, five, grouped, 
         alone = play(own)
         for block in data.blocks():
             for value, expected in [(together.eta, alone.eta), (together.noise, alone.noise)]:
-                many = np.broadcast_to(value[block.name], (2, *block.y.shape))
-                one = np.broadcast_to(expected[block.name], (1, *block.y.shape))
+                many, one = (np.asarray(read[block.name]) for read in (value, expected))
+                # A noise that no family has is one array of ones for all draws.
+                many = np.broadcast_to(many, (2, *one.shape[1:]) if many.ndim == one.ndim else one.shape)
                 np.testing.assert_allclose(many[s], one[0], rtol=RTOL, atol=RTOL)
         assert not np.allclose(together.eta[block.name][0], together.eta[block.name][1])
 
@@ -260,7 +303,7 @@ def test_unobserved_cells_change_nothing(model, trunk, five, programs) -> None:
 
 
 def test_a_filler_lies_in_every_support() -> None:
-    assert all(kind().valid(np.array([FILLER])).all() for kind in FAMILIES.values())
+    assert all(kind().valid(np.array([kind.filler])).all() for kind in FAMILIES.values())
 
 
 @every_model

@@ -64,8 +64,16 @@ def test_the_story(five, programs) -> None:
 @every_model
 def test_gradients_are_finite_where_a_fit_starts(model, five) -> None:
     """Prior draws of several seeds, on both engines."""
-    design = Design.of(five)
-    values = arrays(five, design)
+    assert_finite_starts(model, five)
+
+
+def test_gradients_of_the_other_families_are_finite_too(seven) -> None:
+    assert_finite_starts(SharedTrunk(MLP((4,))), seven)
+
+
+def assert_finite_starts(model, tasks) -> None:
+    design = Design.of(tasks)
+    values = arrays(tasks, design)
 
     def on(engine):
         return lambda held, scale=1.0: model.program(engine, Data(design, held, scale))

@@ -25,7 +25,7 @@ RESERVED = frozenset({
 })
 """Names that ArviZ or this tree use for dimensions and variables; a task's variable must not be called so."""
 
-RESERVED_START = ("obs_", "noise_", "trunk_", "category_")
+RESERVED_START = ("obs_", "noise_", "trunk_", "head_", "category_")
 RESERVED_END = ("_task", "_gap")
 
 
@@ -61,11 +61,13 @@ def build(fit: Fit) -> xr.DataTree:
         " = ".join(name for name, own in zip(predictors, heads, strict=True) if own == h)
         for h in range(heads.max() + 1)
     ]
-    if isinstance(getattr(fit.model, "trunk", None), Identity):
+    # Relations may hold other coefficients than those of the features.
+    width = draws.sites["head"].shape[-1] if "head" in draws.sites else 0
+    if isinstance(getattr(fit.model, "trunk", None), Identity) and width == len(tasks.inputs):
         coords["feature"] = list(tasks.inputs)
     posterior = dict(draws.sites)
     for block, members in design.groups.items():
-        if f"noise_{block}" in posterior:
+        if f"noise_{block}" in posterior and posterior[f"noise_{block}"].shape[2] == len(members):
             vector = [f"{block}_gap"] * design.families[members[0]].noise_dims
             dims[f"noise_{block}"] = [f"{block}_task", *vector]
             coords[f"{block}_task"] = [tasks.names[t] for t in members]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from bmtl.data import Block
@@ -30,8 +31,22 @@ class Engine(Protocol):
     def sample(self, name: str, distribution: Any) -> Any:
         """A latent variable."""
 
-    def mixture(self, log_share: Any, components: Any) -> Any:
-        """A mixture over the last batch dimension of ``components``, with the log of the shares that sum to one."""
+    def defined(
+        self,
+        shape: tuple[int, ...],
+        log_prob: Callable[[Any], Any],
+        noise: tuple[int, ...],
+        draw: Callable[[Any], Any],
+    ) -> Any:
+        """A distribution of real arrays that the engine does not have.
+
+        Parameters
+        ----------
+        shape, noise : tuple of int
+            Shapes of a draw, and of the standard normal numbers that it is made of.
+        log_prob, draw : callable
+            Log density of arrays, and arrays from standard normal ones; both with any leading dimensions.
+        """
 
     def factor(self, name: str, log_density: Any) -> None:
         """A term of the log-density."""

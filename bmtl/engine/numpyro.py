@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions
 
 from bmtl.data import Block
+
+
+class _Defined(numpyro.distributions.Distribution):
+    """The distribution that `Engine.defined` describes."""
+
+    def __init__(self, shape: Any, log_prob: Any, noise: Any, draw: Any) -> None:
+        self.log_prob, self._noise, self._draw = log_prob, noise, draw
+        super().__init__(event_shape=shape)
+
+    @property
+    def support(self) -> Any:
+        real = numpyro.distributions.constraints.real
+        return numpyro.distributions.constraints.independent(real, len(self.event_shape))
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self._draw(jax.random.normal(key, (*sample_shape, *self._noise)))
 
 
 class NumPyroEngine:
@@ -24,8 +41,8 @@ class NumPyroEngine:
     def sample(self, name: str, distribution: Any) -> Any:
         return numpyro.sample(name, distribution)
 
-    def mixture(self, log_share: Any, components: Any) -> Any:
-        return self.dist.MixtureSameFamily(self.dist.Categorical(logits=log_share), components)
+    def defined(self, shape: Any, log_prob: Any, noise: Any, draw: Any) -> Any:
+        return _Defined(shape, log_prob, noise, draw)
 
     def factor(self, name: str, log_density: Any) -> None:
         numpyro.factor(name, log_density)

@@ -12,12 +12,19 @@ import torch
 from bmtl.data import Block
 
 
-class _Mixture(pyro.distributions.MixtureSameFamily):
-    """torch's mixture with the support of its components, to which torch knows a transform."""
+class _Defined(pyro.distributions.TorchDistribution):
+    """The distribution that `Engine.defined` describes."""
+
+    def __init__(self, shape: Any, log_prob: Any, noise: Any, draw: Any, device: torch.device) -> None:
+        self.log_prob, self._noise, self._draw, self._device = log_prob, noise, draw, device
+        super().__init__(event_shape=torch.Size(shape), validate_args=False)
 
     @property
     def support(self) -> Any:
-        return self.component_distribution.support
+        return torch.distributions.constraints.independent(torch.distributions.constraints.real, self.event_dim)
+
+    def sample(self, sample_shape: Any = ()) -> Any:
+        return self._draw(torch.randn((*sample_shape, *self._noise), device=self._device))
 
 
 class PyroEngine:
@@ -42,8 +49,8 @@ class PyroEngine:
     def sample(self, name: str, distribution: Any) -> Any:
         return pyro.sample(name, distribution)
 
-    def mixture(self, log_share: Any, components: Any) -> Any:
-        return _Mixture(self.dist.Categorical(logits=log_share), components)
+    def defined(self, shape: Any, log_prob: Any, noise: Any, draw: Any) -> Any:
+        return _Defined(shape, log_prob, noise, draw, self.device)
 
     def factor(self, name: str, log_density: Any) -> None:
         pyro.factor(name, log_density)

@@ -57,6 +57,9 @@ class Relation(Protocol):
     out: ``gaussian``, with the arguments of `sample`, draws those other sites and gives the `Gaussian`;
     ``sites(plan, design, z)`` gives the sites ``head`` and ``intercept`` of `sample` from draws of z, ``… × P ×
     (k + 1)``.
+
+    A relation that knows something of pairs of tasks has ``pairs(sites, plan)``: from draws of all sites (``draws ×
+    event shape``) a dict of arrays ``draws × P × P``, whose posterior means are columns of `Fit.relations`.
     """
 
     def sample(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Heads:

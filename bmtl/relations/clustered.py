@@ -4,41 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import gammaln, ndtri
 
 from bmtl.arrangement import Plan
 from bmtl.data import Design
 from bmtl.noise import Scale
-from bmtl.relations._base import Heads, free_amplitude, free_intercept, log_shares, stick_breaking
+from bmtl.relations._base import Heads, free_amplitude, free_intercept
 
-MOST = 8
-"""Clusters at the most, unless told."""
+MOST_PARTITIONS = 25_000
+"""Partitions that are summed over at every evaluation: all of nine heads, or of fifteen in two clusters at the most."""
 
 WITHIN = (2.0, 8.0)
-"""Beta prior of the share of a head's variance that is its own: mean 0.2, and no mass at none, where the density of
-heads on their centres has no bound."""
+"""Beta prior of the share of a head's variance that is its own: mean 0.2, and no mass at none, where heads would be
+equal and their density without bound."""
+
+
+class Partitions(NamedTuple):
+    """Partitions of heads into clusters.
+
+    Attributes
+    ----------
+    labels : ndarray of int, shape (B, H)
+        Cluster of each head, counted in order of appearance.
+    subsets : ndarray, shape (S, H)
+        The sets of heads that are a cluster of some partition, as ones and zeros; the first is empty.
+    clusters : ndarray of int, shape (B, most)
+        Which subsets each partition is made of, filled up with 0.
+    log_prior : ndarray, shape (B,)
+        Log probabilities under the Chinese restaurant process, normalised.
+    """
+
+    labels: np.ndarray
+    subsets: np.ndarray
+    clusters: np.ndarray
+    log_prior: np.ndarray
 
 
 @dataclass(frozen=True)
 class Clustered:
-    """A mixture of head priors, in which the data put tasks together.
+    """A Dirichlet process mixture of head priors, in which the data put tasks together.
 
-        w_h ~ Σ_c π_c Normal(√(1 − s) m_c, s I),   m_c ~ Normal(0, I),   s ~ Beta(2, 8)
-        π_c = v_c Π_{l<c} (1 − v_l),   v_c ~ Beta(1, concentration)
+        w_h ~ Normal(√(1 − s) m_c(h), s I),   m_c ~ Normal(0, I),   s ~ Beta(2, 8)
+        p(c) ∝ Π_clusters concentration · (size − 1)!
 
-    The truncated Dirichlet process of Xue, Liao, Carin & Krishnapuram ("Multi-task learning for classification with
-    Dirichlet process priors", JMLR 2007) with a spread inside clusters; assignments are summed out. Heads are of unit
-    scale, and two heads of a cluster correlate by 1 − s. Heads that are each other's negative are different heads:
-    the arrangement's ``flipped`` turns one. Features of different trunks have nothing in common: one trunk is meant.
+    The multi-task Dirichlet process of Xue, Liao, Carin & Krishnapuram ("Multi-task learning for classification with
+    Dirichlet process priors", JMLR 2007) with a spread inside clusters. The cluster means m are integrated out in
+    closed form and the partitions summed over, all of them: nothing discrete is sampled and no cluster has a label.
+    Heads are of unit scale, and two heads of one cluster correlate by 1 − s.
 
-    Sites: ``head`` is w, ``head_centre`` m, ``head_within`` s, ``head_stick`` −log(1 − v).
+    Heads that are each other's negative are different heads; the arrangement's ``flipped`` turns one of them. Heads of
+    all trunks are clustered: it is meant for one trunk, or for features that are the inputs.
+
+    Sites: ``head`` is w, ``head_within`` s.
 
     Parameters
     ----------
     clusters : int, optional
-        ≥ 1: clusters at the most. Default: as many as heads, but eight at the most.
+        ≥ 1: clusters at the most. Default: as many as heads. With more than nine heads it is needed, for there are
+        too many partitions.
     concentration : float
         > 0. Of the Dirichlet process: more favours more clusters.
     """
@@ -53,40 +80,102 @@ class Clustered:
             raise ValueError(f"Clustered needs a finite concentration > 0, got {self.concentration}")
 
     def sample(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Heads:
-        clusters = min(MOST, plan.n_heads) if self.clusters is None else self.clusters
+        """Draw heads; see `Relation.sample`.
+
+        Raises
+        ------
+        ValueError
+            If there are too many partitions to sum over.
+        """
+        heads = plan.n_heads
+        known = self._partitions(heads)
         a, b = (e.asarray(np.full(1, value)) for value in WITHIN)
-        log_share = stick_breaking(e, clusters, self.concentration)
         within = e.sample("head_within", e.dist.Beta(a, b).to_event(1))
-        prior = e.dist.Normal(e.asarray(0.0), e.asarray(1.0)).expand([clusters, k])
-        centre = e.sample("head_centre", prior.to_event(2))
-        loc, scale = _components(e.xp, centre, within)
-        each = e.asarray(np.zeros((plan.n_heads, 1, 1)))
-        one_cluster = e.dist.Normal(loc + each, scale + each).to_event(1)
-        w = e.sample("head", e.mixture(log_share[..., None, :] + each[..., 0], one_cluster).to_event(1))
+
+        def draw(normal: Any) -> Any:
+            # One number picks the partition, the others are cluster means and deviations from them.
+            upper = ndtri(np.minimum(np.cumsum(np.exp(known.log_prior))[:-1], 1.0))
+            pick = e.xp.sum(normal[..., :1, 0] > e.asarray(upper), axis=-1)
+            mean, own = normal[..., 1 : heads + 1, :], normal[..., heads + 1 :, :]
+            member = e.asarray(known.labels[..., None] == np.arange(heads))[pick]
+            return e.xp.sqrt(1.0 - within)[..., None] * (member @ mean) + e.xp.sqrt(within)[..., None] * own
+
+        def log_prob(w: Any) -> Any:
+            return _log_sum_exp(e.xp, self._log_joint(e, w, within))
+
+        w = e.sample("head", e.defined((heads, k), log_prob, (2 * heads + 1, k), draw))
         return Heads(w, amplitude=free_amplitude(e, design, amplitude), intercept=free_intercept(e, design))
 
     def pairs(self, sites: Mapping[str, Any], plan: Plan) -> dict[str, np.ndarray]:
-        """``together``: the probability, given a draw's other sites, that two linear predictors' heads are of one
-        cluster, ``Σ_c r_ac r_bc`` (1 for the same head); it does not depend on the clusters' labels."""
-        import jax
-        import jax.numpy as jnp
+        """``together``: the probability that the heads of two linear predictors are of one cluster given a draw's
+        heads, ``draws × P × P``."""
+        from bmtl.engine.numpyro import NumPyroEngine
 
-        w = jnp.asarray(sites["head"])
-        loc, scale = _components(jnp, jnp.asarray(sites["head_centre"]), jnp.asarray(sites["head_within"]))
-        clusters = loc.shape[-2]
-        share = log_shares(jnp, jnp.asarray(sites["head_stick"])) if clusters > 1 else jnp.zeros(1)
-        distance = jnp.sum(((w[..., :, None, :] - loc) / scale) ** 2, axis=-1)
-        r = jax.nn.softmax(share[..., None, :] - 0.5 * distance, axis=-1)
-        together = np.array(r @ jnp.matrix_transpose(r))
-        heads = np.arange(plan.n_heads)
-        together[..., heads, heads] = 1.0
+        known = self._partitions(plan.n_heads)
+        together = np.zeros((len(sites["head"]), plan.n_heads, plan.n_heads))
+        same = (known.labels[:, :, None] == known.labels[:, None, :]).reshape(len(known.labels), -1).astype(float)
+        for at in range(0, len(together), step := max(1, MOST_PARTITIONS * 100 // len(known.labels))):
+            part = slice(at, at + step)
+            joint = np.asarray(self._log_joint(NumPyroEngine(), sites["head"][part], sites["head_within"][part]))
+            p = np.exp(joint - joint.max(axis=-1, keepdims=True), dtype=float)
+            together[part] = (p @ same / p.sum(axis=-1, keepdims=True)).reshape(-1, *together.shape[1:])
         return {"together": together[..., plan.head_of, :][..., plan.head_of]}
 
+    def _log_joint(self, e: Any, w: Any, within: Any) -> Any:
+        """Log density of the heads and every partition, ``B``.
 
-def _components(xp: Any, centre: Any, within: Any) -> tuple[Any, Any]:
-    """Location ``1 × clusters × k`` and scale ``1 × 1 × 1`` of the clusters' heads."""
-    loc = xp.sqrt(1.0 - within)[..., None] * centre
-    return loc[..., None, :, :], xp.sqrt(within)[..., None, None]
+        Heads of a cluster of b have covariance ``s I + (1 − s) 1 1ᵀ``, the same for every feature: with t = s + b (1 −
+        s) its determinant is ``s^(b−1) t`` and its inverse ``(I − (1 − s)/t 1 1ᵀ)/s``.
+        """
+        xp, known, k = e.xp, self._partitions(w.shape[-2]), w.shape[-1]
+        subsets = e.asarray(known.subsets)
+        size = e.asarray(known.subsets.sum(axis=1))
+        total = within + size * (1.0 - within)
+        log_det = (size - 1.0) * xp.log(within) + xp.log(total)
+        squares = xp.sum(xp.sum(w**2, axis=-1)[..., None, :] * subsets, axis=-1)
+        of_sum = xp.sum((subsets @ w) ** 2, axis=-1)
+        quadratic = (squares - (1.0 - within) / total * of_sum) / within
+        # Of the empty set the determinant is t/s = 1.
+        each = -0.5 * (k * (size * float(np.log(2 * np.pi)) + log_det) + quadratic)
+        return e.asarray(known.log_prior) + xp.sum(each[..., known.clusters], axis=-1)
+
+    def _partitions(self, heads: int) -> Partitions:
+        return partitions(heads, min(self.clusters or heads, heads), self.concentration)
+
+
+@lru_cache(maxsize=16)
+def partitions(heads: int, most: int, concentration: float) -> Partitions:
+    """All partitions of so many heads into at most ``most`` clusters.
+
+    Raises
+    ------
+    ValueError
+        If there are more than `MOST_PARTITIONS`.
+    """
+    labels = np.zeros((1, 1), dtype=int)
+    for _ in range(heads - 1):
+        used = labels.max(axis=1) + 1
+        labels = np.concatenate([
+            np.column_stack([labels[used >= c], np.full(np.sum(used >= c), c)]) for c in range(most)
+        ])
+        if len(labels) > MOST_PARTITIONS:
+            raise ValueError(
+                f"Clustered sums over all partitions, and of {heads} heads into at most {most} clusters there are "
+                f"more than {MOST_PARTITIONS}: give fewer clusters"
+            )
+    member = labels[:, None, :] == np.arange(most)[:, None]
+    subsets, clusters = np.unique(
+        np.concatenate([np.zeros((1, heads), dtype=bool), member.reshape(-1, heads)]), axis=0, return_inverse=True
+    )
+    size = member.sum(axis=-1)
+    log_prior = np.sum(np.where(size > 0, np.log(concentration) + gammaln(np.maximum(size, 1)), 0.0), axis=-1)
+    log_prior -= np.logaddexp.reduce(log_prior)
+    return Partitions(labels, subsets.astype(float), clusters.ravel()[1:].reshape(len(labels), most), log_prior)
+
+
+def _log_sum_exp(xp: Any, values: Any) -> Any:
+    largest = xp.max(values, axis=-1, keepdims=True)
+    return xp.log(xp.sum(xp.exp(values - largest), axis=-1)) + largest[..., 0]
 
 
 __all__ = ["Clustered"]

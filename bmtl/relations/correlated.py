@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,13 @@ class Correlated:
 
     def sites(self, plan: Plan, design: Design, z: Any) -> dict[str, Any]:
         return free_sites(plan, design, z)
+
+    def pairs(self, sites: Mapping[str, Any], plan: Plan) -> dict[str, np.ndarray]:
+        """``rho``: the prior correlation of two linear predictors' heads, signs included, ``draws × P × P``."""
+        from bmtl.engine.replay import Replay
+
+        tril = np.asarray(self._tril(Replay(sites), plan), dtype=float)[..., plan.head_of, :]
+        return {"rho": tril @ np.swapaxes(tril, -1, -2) * np.outer(plan.sign, plan.sign)}
 
     def _tril(self, e: Any, plan: Plan) -> Any:
         """Cholesky factor of the heads' correlation, ``H × H``; heads of different trunks are independent."""

@@ -23,7 +23,7 @@ class LowRank:
     unit scale and the amplitude stays the size of a task's function. Heads of different trunks mix different
     functions.
 
-    Sites: ``head`` is Λ, ``head_basis`` V (a trunk each), ``head_stick`` −log(1 − v).
+    Sites: ``head_loading`` is Λ, ``head_basis`` V (a trunk each), ``head_stick`` −log(1 − v).
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class LowRank:
         zero, one = e.asarray(0.0), e.asarray(1.0)
         scale = e.xp.exp(0.5 * stick_breaking(e, rank, concentration=1.0))
         basis = e.sample("head_basis", e.dist.Normal(zero, one).expand([plan.n_trunks, rank, k]).to_event(3))
-        own = e.sample("head", e.dist.Normal(zero, one).expand([plan.n_heads, rank]).to_event(2))
+        own = e.sample("head_loading", e.dist.Normal(zero, one).expand([plan.n_heads, rank]).to_event(2))
         w = e.xp.matmul((own * scale[..., None, :])[..., None, :], basis[..., plan.trunk_of_head, :, :])[..., 0, :]
         return Heads(w, amplitude=free_amplitude(e, design, amplitude), intercept=free_intercept(e, design))
 

@@ -48,7 +48,9 @@ class Design:
     names : tuple of str
     families : tuple of Family
     layout : {"wide", "long"}
-    n_rows, n_inputs : int
+    n_rows : int
+    inputs : tuple of str
+        Encoded inputs.
     intercept_loc, intercept_scale : ndarray, shape (P,)
         Prior of the intercept of each linear predictor; a task has one, or one a category.
     amplitude_scale, unit : ndarray, shape (T,)
@@ -61,7 +63,7 @@ class Design:
     families: tuple[Family, ...]
     layout: str
     n_rows: int
-    n_inputs: int
+    inputs: tuple[str, ...]
     intercept_loc: np.ndarray
     intercept_scale: np.ndarray
     amplitude_scale: np.ndarray
@@ -81,7 +83,7 @@ class Design:
             families=tasks.families,
             layout=tasks.layout,
             n_rows=tasks.n_rows,
-            n_inputs=len(tasks.inputs),
+            inputs=tasks.inputs,
             intercept_loc=np.concatenate([np.atleast_1d(loc) for loc, _ in priors]),
             intercept_scale=np.concatenate([np.broadcast_to(scale, np.shape(loc) or 1) for loc, scale in priors]),
             amplitude_scale=np.array([family.spread(y, exposure) for family, y, exposure in cells]),
@@ -92,6 +94,10 @@ class Design:
     @property
     def n_tasks(self) -> int:
         return len(self.names)
+
+    @property
+    def n_inputs(self) -> int:
+        return len(self.inputs)
 
     @property
     def n_predictors(self) -> tuple[int, ...]:

@@ -215,6 +215,9 @@ def _check(model: Any, design: Design) -> None:
     other = [name for name, own in zip(design.names, design.families, strict=True) if own.name != "gaussian"]
     if other:
         raise TaskError(f"marginal=True integrates Gaussian heads out, but these tasks are not gaussian: {other}")
+    for name in ("head_widths", "inputs"):
+        if getattr(model, name, ()):
+            raise ValueError(f"marginal=True needs heads on the trunk's features as they are, without {name}")
     relation = getattr(model, "relation", None)
     if not hasattr(relation, "gaussian"):
         what = type(model).__name__ if relation is None else f"the relation {type(relation).__name__}"

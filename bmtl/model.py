@@ -12,6 +12,7 @@ from bmtl.data import Data
 from bmtl.engine import ENGINES
 from bmtl.noise import Scale
 from bmtl.relations import Heads
+from bmtl.trunks._base import layers
 
 
 @runtime_checkable
@@ -53,6 +54,25 @@ def functions(e: Any, features: Any, heads: Any, trunk_of_head: np.ndarray) -> A
         own = heads[..., on[0] : on[-1] + 1, :]
         parts.append(e.xp.matmul(own, e.xp.matrix_transpose(features[..., trunk, :, :])))
     return e.xp.concat(parts, axis=-2)
+
+
+def private(e: Any, features: Any, plan: Plan, widths: tuple[int, ...]) -> Any:
+    """Features of each head's own: tanh layers between those of its trunk and its weights.
+
+    Weights are ``Normal(0, 1/fan-in)`` and biases ``Normal(0, 1)``, each head's apart, as the sites ``head_w0``,
+    ``head_b0`` and so on.
+
+    Parameters
+    ----------
+    features : array, shape (trunks or 1, rows, k)
+
+    Returns
+    -------
+    array, shape (heads, rows, widths[-1])
+    """
+    if features.shape[-3] > 1:
+        features = features[..., plan.trunk_of_head, :, :]
+    return layers(e, "head_", features, plan.n_heads, widths)
 
 
 def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) -> None:
@@ -128,4 +148,4 @@ def specification(model: Any) -> dict[str, Any]:
     return model
 
 
-__all__ = ["Model", "engines", "functions", "in_trunk", "noise_site", "observe", "specification"]
+__all__ = ["Model", "engines", "functions", "in_trunk", "noise_site", "observe", "private", "specification"]

@@ -310,7 +310,8 @@ class Fit:
         Parameters
         ----------
         tasks : Tasks
-            The new tasks, on the same inputs. Rows may be others. Inputs are encoded and standardised as in this fit.
+            The new tasks, on the same inputs, which they all see. Rows may be others. Inputs are encoded and
+            standardised as in this fit.
         beside : str, optional
             A task on the trunk to put them on; needed if there are several.
         seed, progress
@@ -334,7 +335,7 @@ class Fit:
         TaskError
             If a task is there already, inputs are missing or unknown, or it is not said on which trunk.
         TypeError
-            If the model has no trunk, its heads are tied to each other, or an option is unknown.
+            If the model has no trunk, ties its heads or their scales to each other, or an option is unknown.
         FitError
             If the ELBO is not finite.
         """

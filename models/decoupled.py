@@ -17,6 +17,7 @@ from bmtl.model import functions, observe
 from bmtl.noise import HalfNormal, Scale
 from bmtl.relations import Independent
 from bmtl.trunks import MLP, Trunk
+from bmtl.views import Inputs, Views, pairs
 
 
 @dataclass(frozen=True)
@@ -25,20 +26,25 @@ class Decoupled:
 
     Parameters
     ----------
-    trunk, noise, amplitude
+    trunk, noise, amplitude, inputs
         As in `SharedTrunk`.
     """
 
     trunk: Trunk = field(default_factory=MLP)
     noise: Scale = field(default_factory=HalfNormal)
     amplitude: Scale = field(default_factory=HalfNormal)
+    inputs: Inputs = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", pairs(self.inputs))
 
     def arranged(self, names: tuple[str, ...]) -> Arrangement:
         return Arrangement.decoupled(names)
 
     def program(self, e: Any, data: Data) -> None:
         plan = data.design.plan(self.arranged(data.design.names))
-        phi = self.trunk.sample(e, data.x, plan.n_trunks)
+        views = Views.of(self.inputs, data.design)
+        phi = self.trunk.sample(e, views.inputs(e, data.x), plan.n_trunks)
         heads = Independent().sample(e, plan, data.design, phi.shape[-1], self.amplitude)
-        f = functions(e, phi, heads.w, plan.trunk_of_head)
+        f, plan = views.functions(e, functions(e, phi, heads.w, plan.trunk_of_head), plan)
         observe(e, data, f, heads, plan, self.noise)

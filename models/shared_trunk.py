@@ -8,6 +8,8 @@ noise:
     η_t(x) = c_t ± a_t · φ(x)·w_h(t)/√k
     y_t ~ family(η_t(x), σ_t)
 
+With ``head_widths`` a head reads features of its own, ψ_h(x) = tanh(φ(x) W_h + b_h), in the place of φ(x).
+
 The learned σ_t are the weights of the tasks: 1/σ_t² is what a Gaussian task's squared error is multiplied by
 (Kendall, Gal & Cipolla, "Multi-task learning using uncertainty to weigh losses", CVPR 2018, equation 5), here with a
 posterior instead of a point estimate. Hard parameter sharing itself is Caruana, "Multitask learning", 1997.
@@ -20,10 +22,11 @@ from typing import Any
 
 from bmtl.arrangement import Arrangement
 from bmtl.data import Data
-from bmtl.model import functions, observe
+from bmtl.model import functions, observe, private
 from bmtl.noise import HalfNormal, Scale
 from bmtl.relations import Independent, Relation
 from bmtl.trunks import MLP, Trunk
+from bmtl.views import Inputs, Views, pairs
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,20 @@ class SharedTrunk:
         Prior on the size of each task's function, on the modelled scale.
     arrangement : Arrangement, optional
         Which tasks share trunks and heads. Default: one trunk for all, a head each.
+    head_widths : tuple of int
+        Widths of tanh layers that every head (of a categorical task: every category) has to itself, between the
+        trunk's features and its weights. Default: none, heads are linear in the features.
+    inputs : mapping of str to sequence of str
+        For some tasks the inputs (columns) that their functions depend on; the trunk's parameters are shared all the
+        same. Default: all inputs, for every task.
+
+    Raises
+    ------
+    TaskError
+        If a task is to see no input.
+    ValueError
+        If a width is below 1, or heads with layers of their own are to be tied to each other: their weights are then
+        of different features.
     """
 
     trunk: Trunk = field(default_factory=MLP)
@@ -49,13 +66,26 @@ class SharedTrunk:
     noise: Scale = field(default_factory=HalfNormal)
     amplitude: Scale = field(default_factory=HalfNormal)
     arrangement: Arrangement | None = None
+    head_widths: tuple[int, ...] = ()
+    inputs: Inputs = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head_widths", tuple(self.head_widths))
+        object.__setattr__(self, "inputs", pairs(self.inputs))
+        if min(self.head_widths, default=1) < 1:
+            raise ValueError(f"SharedTrunk needs head_widths ≥ 1, got {self.head_widths}")
+        if self.head_widths and not isinstance(self.relation, Independent):
+            raise ValueError(f"heads with layers of their own cannot be tied by {type(self.relation).__name__}")
 
     def arranged(self, names: tuple[str, ...]) -> Arrangement:
         return self.arrangement or Arrangement.shared(names)
 
     def program(self, e: Any, data: Data) -> None:
         plan = data.design.plan(self.arranged(data.design.names))
-        phi = self.trunk.sample(e, data.x, plan.n_trunks)
+        views = Views.of(self.inputs, data.design)
+        phi = self.trunk.sample(e, views.inputs(e, data.x), plan.n_trunks)
+        if self.head_widths:
+            phi = private(e, phi, plan, self.head_widths)
         heads = self.relation.sample(e, plan, data.design, phi.shape[-1], self.amplitude)
-        f = functions(e, phi, heads.w, plan.trunk_of_head)
+        f, plan = views.functions(e, functions(e, phi, heads.w, plan.trunk_of_head), plan)
         observe(e, data, f, heads, plan, self.noise)

@@ -30,6 +30,7 @@ from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, SVI
 from bmtl.fitting.settling import CHUNK, Settling
 from bmtl.model import in_trunk, noise_site
+from bmtl.noise import Common
 from bmtl.relations import Independent
 from bmtl.tasks import Tasks
 from bmtl.trunks import Identity
@@ -64,7 +65,7 @@ def extend(
         flat = {name: value[:1] for name, value in flat.items()}
     x = (inputs - fit.tasks.x_centre) / fit.tasks.x_scale
     copies = Design.of(fit.tasks).plan(fit.arrangement).n_trunks
-    heads = _Heads(replace(model, trunk=Identity(), arrangement=Arrangement.shared(tasks.names)), tasks, settings)
+    heads = _Heads(_alone(model, tasks.names), tasks, settings)
     runs = len(next(iter(flat.values()))) if flat else 1
     bar, found = Progress(progress), []
     size = replay.features(model, x, {name: value[:1] for name, value in flat.items()}, copies)[0, 0].size
@@ -159,7 +160,16 @@ def _able(model: Any) -> Any:
         raise TypeError(
             f"heads tied by {type(model.relation).__name__} would change with every new one; extend needs Independent"
         )
+    common = [name for name in ("noise", "amplitude") if isinstance(getattr(model, name, None), Common)]
+    if common:
+        raise TypeError(f"a Common {' and '.join(common)} would change with every new task")
     return model
+
+
+def _alone(model: Any, names: tuple[str, ...]) -> Any:
+    """The model of the new tasks, whose inputs are features: all of them are seen."""
+    everything = {"inputs": ()} if hasattr(model, "inputs") else {}
+    return replace(model, trunk=Identity(), arrangement=Arrangement.shared(names), **everything)
 
 
 def _settings(fit: Fit, options: Mapping[str, Any]) -> SVI | MAP:

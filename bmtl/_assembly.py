@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bmtl import _inputs, _outcomes
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # Notes in one warning before they are cut.
 SHOWN_NOTES = 10
+
+# Tasks shown by repr before they are cut.
+SHOWN_TASKS = 20
 
 CONSTANTS = ("X", "x_centre", "x_scale", "importance", "y_centre", "y_scale")
 CELLS = ("rows", "y", "exposure")
@@ -73,10 +77,42 @@ def spec(tasks: Tasks) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     ]
     meta = {
         "names": list(tasks.names), "families": described, "layout": tasks.layout, "encoder": tasks.encoder.spec(),
+        "noise_levels": list(tasks.noise_levels),
     }
     arrays: dict[str, NDArray[Any]] = {name: getattr(tasks, name) for name in CONSTANTS}
     arrays |= {name: np.concatenate(getattr(tasks, name)) for name in CELLS}
+    if tasks.noise_group is not None:
+        arrays["noise_group"] = tasks.noise_group
     return meta, arrays | {"n_cells": tasks.n_cells}
+
+
+def some(tasks: Tasks, at: list[int]) -> dict[str, Any]:
+    """The fields that differ from task to task, at some of them."""
+    listed = ("names", "families", *CELLS)
+    own: dict[str, Any] = {name: tuple(getattr(tasks, name)[t] for t in at) for name in listed}
+    return own | {name: getattr(tasks, name)[at] for name in ("importance", "y_centre", "y_scale")}
+
+
+def cells(tasks: Tasks) -> pd.DataFrame:
+    """See `Tasks.cells`."""
+    return pd.DataFrame({
+        "row": np.concatenate(tasks.rows),
+        "task": np.repeat(np.array(tasks.names, dtype=object), tasks.n_cells),
+        "y": np.concatenate(tasks.y),
+        "exposure": np.concatenate(tasks.exposure),
+    })
+
+
+def describe(tasks: Tasks) -> str:
+    """Tasks in words, at most `SHOWN_TASKS` of them."""
+    table: dict[str, Any] = {"task": tasks.names, "family": [family.name for family in tasks.families]}
+    table["cells"] = tasks.n_cells
+    if tasks.layout == "wide":
+        table["missing"] = tasks.n_rows - tasks.n_cells
+    shown = pd.DataFrame(table)[:SHOWN_TASKS].to_string(index=False)
+    more = f"\nand {tasks.n_tasks - SHOWN_TASKS} more" if tasks.n_tasks > SHOWN_TASKS else ""
+    head = f"Tasks: {tasks.n_tasks} on {tasks.n_rows} rows × {len(tasks.inputs)} inputs ({listing(tasks.inputs)})"
+    return f"{head}\n{shown}{more}"
 
 
 def restore(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +127,7 @@ def restore(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any
         "names": tuple(meta["names"]),
         "families": tuple(FAMILIES[family["name"]](**family["fields"]) for family in meta["families"]),
         "inputs": encoder.inputs, "layout": meta["layout"], "encoder": encoder,
+        "noise_group": values.get("noise_group"), "noise_levels": tuple(meta.get("noise_levels", ())),
         **{name: values[name] for name in CONSTANTS},
         **{name: tuple(np.split(values[name], ends)) for name in CELLS},
     }

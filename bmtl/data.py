@@ -13,8 +13,6 @@ from bmtl.arrangement import Arrangement, Plan
 from bmtl.families import Family
 from bmtl.tasks import Tasks
 
-FILLER = 1.0
-
 
 @dataclass(frozen=True)
 class Block:
@@ -57,6 +55,8 @@ class Design:
         Prior scale of the function's amplitude, and the user's unit of each outcome.
     reference : tuple of ndarray
         For each task what its family's own parameters are centred at (see `Family.reference`).
+    levels : tuple of str
+        Groups of rows whose noises may differ; none if rows are not grouped.
     """
 
     names: tuple[str, ...]
@@ -69,6 +69,7 @@ class Design:
     amplitude_scale: np.ndarray
     unit: np.ndarray
     reference: tuple[np.ndarray, ...]
+    levels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tasks: Tasks) -> Design:
@@ -89,6 +90,7 @@ class Design:
             amplitude_scale=np.array([family.spread(y, exposure) for family, y, exposure in cells]),
             unit=np.asarray(tasks.y_scale),
             reference=tuple(family.reference(y, exposure) for family, y, exposure in cells),
+            levels=tasks.noise_levels,
         )
 
     @property
@@ -123,12 +125,14 @@ def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
     """Observed cells as dense float32 arrays: ``x``, and ``y/…``, ``mask/…``, ``exposure/…`` a block.
 
     Outcomes with labels are int32 codes. Rows are the last dimension of everything but ``x`` (``rows × inputs``). In
-    the long layout ``task`` holds the task of each row.
+    the long layout ``task`` holds the task of each row, and ``group`` its noise group where rows have one.
     """
     out: dict[str, np.ndarray] = {"x": tasks.Z.astype(np.float32)}
     wide = design.layout == "wide"
     if not wide:
         out["task"] = np.zeros(tasks.n_rows, dtype=np.int32)
+    if tasks.noise_group is not None:
+        out["group"] = tasks.noise_group.astype(np.int32)
     for name, members in design.groups.items():
         shape = (len(members), tasks.n_rows) if wide else (tasks.n_rows,)
         family = design.families[members[0]]
@@ -148,7 +152,8 @@ def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
 
 def take_rows(values: Mapping[str, Any], index: Any) -> dict[str, Any]:
     """A minibatch: the same arrays at some rows."""
-    return {name: value[index] if name in ("x", "task") else value[..., index] for name, value in values.items()}
+    by_row = ("x", "task", "group")
+    return {name: value[index] if name in by_row else value[..., index] for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,11 @@ class Data:
         """Task of each row in the long layout, else None."""
         return self.values.get("task")
 
+    @property
+    def group(self) -> Any | None:
+        """Noise group of each row, None where rows have none."""
+        return self.values.get("group")
+
     def blocks(self) -> Iterator[Block]:
         for name, members in self.design.groups.items():
             yield Block(
@@ -181,14 +191,20 @@ class Data:
             )
 
 
-def inputs_only(x: np.ndarray, design: Design, exposure: Any = 1.0) -> dict[str, np.ndarray]:
+def inputs_only(
+    x: np.ndarray, design: Design, exposure: Any = 1.0, group: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Arrays with inputs and no outcomes, in the wide layout: every task at every row (for predictions).
 
     Parameters
     ----------
     exposure : float or array, shape (rows,) or (tasks, rows)
+    group : ndarray of int, shape (rows,), optional
+        Noise group of each row; linear predictors do not depend on it. Default: the first.
     """
     out = {"x": x.astype(np.float32)}
+    if design.levels:
+        out["group"] = np.zeros(len(x), dtype=np.int32) if group is None else group.astype(np.int32)
     exposures = np.broadcast_to(np.asarray(exposure, dtype=np.float32), (design.n_tasks, len(x)))
     for name, members in design.groups.items():
         family, shape = design.families[members[0]], (len(members), len(x))

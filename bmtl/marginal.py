@@ -23,6 +23,7 @@ from bmtl.data import Data, Design
 from bmtl.engine.replay import Replay
 from bmtl.errors import TaskError
 from bmtl.model import noise_site
+from bmtl.noise import ByGroup
 
 
 class Evidence(NamedTuple):
@@ -222,6 +223,8 @@ def _check(model: Any, design: Design) -> None:
     if not hasattr(relation, "gaussian"):
         what = type(model).__name__ if relation is None else f"the relation {type(relation).__name__}"
         raise ValueError(f"marginal=True needs heads that are Gaussian given the rest; those of {what} are not")
+    if isinstance(model.noise, ByGroup):
+        raise ValueError("marginal=True needs one noise a task, not noises by group")
     head_of = design.plan(model.arranged(design.names)).head_of
     if len(set(head_of)) < len(head_of):
         raise ValueError("marginal=True needs a head of its own for every task, but the arrangement merges some")

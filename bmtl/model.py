@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from bmtl.arrangement import Arrangement, Plan
-from bmtl.data import Data
+from bmtl.data import Data, Design
 from bmtl.engine import ENGINES
-from bmtl.noise import Scale
+from bmtl.noise import ByGroup, Scale
 from bmtl.relations import Heads
 from bmtl.trunks._base import layers
 
@@ -96,14 +96,20 @@ def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) 
         # Linear predictors of the block's tasks, ``tasks × predictors of one``.
         places = np.flatnonzero(np.isin(plan.task_of, members)).reshape(len(members), family.n_predictors)
         reference = np.stack([design.reference[t] for t in members])
-        scale = family.sample_noise(e, noise_site(block.name), noise, design.unit[members], reference)
+        each = noises_a_task(noise, design)
+        unit, reference = np.repeat(design.unit[members], each), np.repeat(reference, each, axis=0)
+        scale = family.sample_noise(e, noise_site(block.name), noise, unit, reference)
+        if data.group is not None and each > 1:
+            scale = _of_group(e, scale, data, len(members), family.noise_dims)
+        elif data.task is None:
+            scale = e.xp.expand_dims(scale, axis=-1 - family.noise_dims)
+        else:
+            scale = scale[..., data.task] if family.noise_dims == 0 else scale[..., data.task, :]
         if data.task is None:
             parts = [eta[..., own, :] for own in places.T]
-            scale = e.xp.expand_dims(scale, axis=-1 - family.noise_dims)
         else:
             # Each row belongs to one task, and all tasks are of one family: pick that task's head, row by row.
             parts = [_own(e, data.task, f, heads.intercept, a, plan, own) for own in places.T]
-            scale = scale[..., data.task] if family.noise_dims == 0 else scale[..., data.task, :]
         joined = parts[0] if family.n_predictors == 1 else e.xp.stack(parts, axis=-1)
         e.observe(block, joined, scale, data.scale)
 
@@ -113,6 +119,31 @@ def _own(e: Any, task: Any, f: Any, intercept: Any, a: Any, plan: Plan, places: 
     of_row = e.asarray(plan.head_of[places])[task]
     own = e.xp.sum(f * (of_row == e.asarray(np.arange(f.shape[-2]))[:, None]), axis=-2)
     return intercept[..., places][..., task] + a[..., places][..., task] * own
+
+
+def noises_a_task(noise: Scale, design: Design) -> int:
+    """Noises of each task: one, or one a group of rows.
+
+    Raises
+    ------
+    ValueError
+        If noises are to differ by group and the rows have none.
+    """
+    if not isinstance(noise, ByGroup):
+        return 1
+    if not design.levels:
+        raise ValueError("noise by group needs tasks whose rows have groups: tasks.with_noise_groups(labels)")
+    return len(design.levels)
+
+
+def _of_group(e: Any, scale: Any, data: Data, tasks: int, noise_dims: int) -> Any:
+    """Noise of each cell from those of all tasks and groups, of which groups are the faster index."""
+    levels = len(data.design.levels)
+    if data.task is None:
+        at = e.xp.stack([data.group + levels * j for j in range(tasks)])
+    else:
+        at = data.group + levels * data.task
+    return scale[..., at] if noise_dims == 0 else scale[..., at, :]
 
 
 def noise_site(block: str) -> str:

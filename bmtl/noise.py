@@ -129,9 +129,31 @@ class Known:
         return e.asarray(self.value / unit)
 
 
+@dataclass(frozen=True)
+class ByGroup:
+    """A noise for each task and each group of rows (`Tasks.with_noise_groups`), all with the same prior.
+
+    For the noise of a model, not for its amplitude.
+
+    Parameters
+    ----------
+    prior : Scale
+        One that draws a value for each, neither `Common` nor `Known`.
+    """
+
+    prior: Scale = field(default_factory=HalfNormal)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prior, (ByGroup, Common, Known)):
+            raise ValueError(f"ByGroup needs a prior that draws a value for each task and group, got {self.prior}")
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        return self.prior.sample(e, name, scale, unit)
+
+
 def _positive(owner: str, field: str, value: float) -> None:
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"{owner} needs a finite {field} > 0, got {value}")
 
 
-__all__ = ["Common", "HalfCauchy", "HalfNormal", "InverseGamma", "Known", "Scale"]
+__all__ = ["ByGroup", "Common", "HalfCauchy", "HalfNormal", "InverseGamma", "Known", "Scale"]

@@ -181,9 +181,9 @@ def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed:
 
 
 def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Expected Fisher information of one observation about its linear predictor, mean over cells, per draw."""
+    """Expected Fisher information of one observation about its linear predictor, ``draws × cells`` for each task."""
     found = _per_task(model, tasks, sites, _fisher)
-    return [value.mean(axis=1) / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
+    return [value / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
 def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -195,7 +195,8 @@ def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]
 
 
 def predict(
-    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int,
+    group: np.ndarray | None = None,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Mean outcome and a new outcome at standardised inputs ``x``, both ``draws × rows`` for each task.
 
@@ -204,11 +205,13 @@ def predict(
     Parameters
     ----------
     exposure : float or array, shape (rows,) or (tasks, rows)
+    group : ndarray of int, shape (rows,), optional
+        Noise group of each row.
     """
     design = design_of(tasks)
     total = len(next(iter(sites.values())))
     both = [np.empty((total, len(x), (len(own.labels) or 1) + 1), dtype=np.float32) for own in tasks.families]
-    values = inputs_only(x, design, exposure)
+    values = inputs_only(x, design, exposure, group)
     for part, block, value in read(model, design, values, sites, _mean_and_new, seed):
         for j, t in enumerate(block.tasks):
             both[t][part] = value[:, j]

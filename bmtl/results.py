@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bmtl import replay, task_functions, trees
+from bmtl import replay, task_functions, task_noise, trees
 from bmtl._outcomes import new_exposures
 from bmtl.arrangement import Arrangement
-from bmtl.data import Design
 from bmtl.diagnostics.convergence import checks, problems
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
 from bmtl.errors import FitError
 from bmtl.fitting.settings import point_trunk
-from bmtl.model import Model, noise_site
+from bmtl.model import Model
 from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -81,20 +80,11 @@ class Fit:
 
     @cached_property
     def noise(self) -> dict[str, np.ndarray]:
-        """Noise of every task that has one, ``chains × draws``, in the user's units; a vector (last) if it is one."""
-        design = Design.of(self.tasks)
-        out = {}
-        for block, members in design.groups.items():
-            if design.families[members[0]].noise_name is None:
-                continue
-            own = self.draws.sites.get(noise_site(block))
-            for j, t in enumerate(members):
-                if own is None:
-                    known = self.model.noise.value  # type: ignore[attr-defined]
-                    out[self.tasks.names[t]] = np.full(self.draws.shape, known)
-                else:
-                    out[self.tasks.names[t]] = own[:, :, j] * design.unit[t]
-        return {name: out[name] for name in self.tasks.names if name in out}
+        """Noise of every task that has one, ``chains × draws``, in the user's units; a vector (last) if it is one.
+
+        Where noises differ by group of rows, ``chains × draws × groups``.
+        """
+        return task_noise.noise(self)
 
     @cached_property
     def _flat(self) -> dict[str, np.ndarray]:
@@ -181,19 +171,11 @@ class Fit:
         Returns
         -------
         DataFrame
-            Columns task, family, noise, noise_low, noise_high, weight, weight_low, weight_high; the noise is NaN for
-            families without one and for ordinal tasks, whose gaps between cutpoints are several (see `noise`).
+            Columns task, group (only where noises differ by group of rows), family, noise, noise_low, noise_high,
+            weight, weight_low, weight_high; the noise is NaN for families without one and for ordinal tasks, whose
+            gaps between cutpoints are several (see `noise`), and the weight of a group without cells is NaN.
         """
-        tails = [(1 - prob) / 2, (1 + prob) / 2]
-        fisher = replay.fisher_weights(self.model, self.tasks, self._flat)
-        rows = []
-        for name, family, weight in zip(self.tasks.names, self.tasks.families, fisher, strict=True):
-            noise = self.noise[name] if name in self.noise and family.noise_dims == 0 else np.array([np.nan])
-            spread = [(value.mean(), *np.quantile(value, tails)) for value in (noise, weight)]
-            rows.append((name, family.name, *spread[0], *spread[1]))
-        ends = ("", "_low", "_high")
-        columns = ["task", "family", *(f"noise{end}" for end in ends), *(f"weight{end}" for end in ends)]
-        return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
+        return task_noise.weights(self, prob)
 
     def inputs(self, threshold: float = 0.1, prob: float = 0.89) -> pd.DataFrame:
         """What each input does to each task: derivatives of the linear predictor, whatever the trunk.
@@ -256,12 +238,17 @@ class Fit:
         Raises
         ------
         ValueError
-            If the share is not between 0 and 1, or the model has no heads on a trunk.
+            If the share is not between 0 and 1, or the heads are not of the same features.
         """
         return task_functions.rank(self.model, self.tasks, self._flat, share)
 
     def predict(
-        self, X_new: Any, *, exposure: float | np.ndarray | Mapping[str, Any] = 1.0, seed: int | None = None
+        self,
+        X_new: Any,
+        *,
+        exposure: float | np.ndarray | Mapping[str, Any] = 1.0,
+        group: Any = None,
+        seed: int | None = None,
     ) -> xr.DataTree:
         """Predictions at new inputs, on each outcome's own scale.
 
@@ -271,6 +258,8 @@ class Fit:
             The inputs the tasks were made with, in the user's units.
         exposure : float or array, shape (rows,), or mapping of str to these
             Exposure of counts, and number of trials of binomial tasks; a mapping gives it by task, 1 for the others.
+        group : sequence of labels, length rows
+            Group of each row, where noises differ by group.
         seed : int, optional
             Of the drawn outcomes. Default: the fit's.
 
@@ -285,12 +274,14 @@ class Fit:
         Raises
         ------
         TaskError
-            If the inputs are not those of the tasks, or are not finite, or an exposure is not one that a task can
-            have.
+            If the inputs are not those of the tasks, or are not finite, an exposure is not one that a task can have,
+            or groups are missing or not known.
         """
         x = self.tasks.standardise(X_new)
         exposures = new_exposures(self.tasks, exposure, len(x))
-        found = replay.predict(self.model, self.tasks, self._flat, x, exposures, self.seed if seed is None else seed)
+        codes = task_noise.new_groups(self, group, len(x))
+        seed = self.seed if seed is None else seed
+        found = replay.predict(self.model, self.tasks, self._flat, x, exposures, seed, codes)
         return trees.predicted(self.tasks, *found, self.draws.shape)
 
     def extend(

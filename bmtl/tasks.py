@@ -12,14 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bmtl import _assembly, _frames, _inputs, _outcomes
-from bmtl._frames import Array, Column, Encoder, listing, quoted
+from bmtl._frames import Array, Column, Encoder, quoted
 from bmtl._identities import identities
 from bmtl._inputs import Index
 from bmtl.errors import TaskError
 from bmtl.families import Family
-
-# Tasks shown by repr before they are cut.
-SHOWN_TASKS = 20
 
 
 @final
@@ -56,6 +53,8 @@ class Tasks:
         Whether rows carry every task's outcome, or each row belongs to one task.
     encoder : Encoder
         How a frame becomes `X`.
+    noise_group, noise_levels : int array of shape (n_rows,) or None, tuple of str
+        For each row the position of its group, and the groups; see `with_noise_groups`.
     """
 
     names: tuple[str, ...]
@@ -72,6 +71,8 @@ class Tasks:
     y_scale: Array
     layout: Literal["wide", "long"]
     encoder: Encoder
+    noise_group: Index | None = None
+    noise_levels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("X", "x_centre", "x_scale", "importance", "y_centre", "y_scale"):
@@ -265,7 +266,7 @@ class Tasks:
     def index(self, name: str) -> int:
         """Position of the task of that name; `TaskError` if there is none."""
         if name not in self.names:
-            raise TaskError(f"no task {name!r}; the tasks are {quoted(self.names, shown=SHOWN_TASKS)}")
+            raise TaskError(f"no task {name!r}; the tasks are {quoted(self.names, shown=_assembly.SHOWN_TASKS)}")
         return self.names.index(name)
 
     def require(self, n: int, what: str = "this step") -> None:
@@ -305,6 +306,22 @@ class Tasks:
             y=tuple(y[mask] for y, mask in zip(self.y, masks, strict=True)),
             exposure=tuple(e[mask] for e, mask in zip(self.exposure, masks, strict=True)),
         )
+
+    def with_noise_groups(self, labels: Any) -> Tasks:
+        """The same tasks with groups of rows whose noises may differ (`bmtl.noise.ByGroup`): sites, instruments, years.
+
+        Parameters
+        ----------
+        labels : sequence of n_rows labels
+            A column of the frame that the tasks were made from, for example.
+
+        Raises
+        ------
+        TaskError
+            If there is not one label a row, or a label is missing.
+        """
+        levels, codes = _frames.read_noise_groups(labels, self.n_rows)
+        return replace(self, noise_group=_inputs.read_only(codes, np.int64), noise_levels=levels)
 
     def permuted(self, name: str, seed: int, new_name: str | None = None) -> Tasks:
         """These tasks and a negative control: a copy of one task whose outcomes are shuffled among its rows.
@@ -362,12 +379,7 @@ class Tasks:
 
     def cells(self) -> pd.DataFrame:
         """Every cell as one row of a frame with columns row, task, y and exposure, in the user's units."""
-        return pd.DataFrame({
-            "row": np.concatenate(self.rows),
-            "task": np.repeat(np.array(self.names, dtype=object), self.n_cells),
-            "y": np.concatenate(self.y),
-            "exposure": np.concatenate(self.exposure),
-        })
+        return _assembly.cells(self)
 
     def spec(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything `from_spec` needs to restore these tasks: JSON-able metadata, and arrays by name.
@@ -382,18 +394,7 @@ class Tasks:
         return cls(**_assembly.restore(meta, arrays))
 
     def __repr__(self) -> str:
-        table: dict[str, Any] = {"task": self.names, "family": [family.name for family in self.families]}
-        table["cells"] = self.n_cells
-        if self.layout == "wide":
-            table["missing"] = self.n_rows - self.n_cells
-        shown = pd.DataFrame(table)[:SHOWN_TASKS].to_string(index=False)
-        more = f"\nand {self.n_tasks - SHOWN_TASKS} more" if self.n_tasks > SHOWN_TASKS else ""
-        head = f"Tasks: {self.n_tasks} on {self.n_rows} rows × {len(self.inputs)} inputs ({listing(self.inputs)})"
-        return f"{head}\n{shown}{more}"
+        return _assembly.describe(self)
 
     def _take(self, at: Sequence[int]) -> Tasks:
-        at = list(at)
-        listed = ("names", "families", "rows", "y", "exposure")
-        own: dict[str, Any] = {name: tuple(getattr(self, name)[t] for t in at) for name in listed}
-        own |= {name: getattr(self, name)[at] for name in ("importance", "y_centre", "y_scale")}
-        return replace(self, **own)
+        return replace(self, **_assembly.some(self, list(at)))

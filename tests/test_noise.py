@@ -10,12 +10,14 @@ import torch
 from numpyro.handlers import seed, trace
 from scipy import stats
 
-from bmtl.data import Data, Design, arrays
+import bmtl
+from bmtl import replay
+from bmtl.data import Data, Design, arrays, take_rows
 from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.engine.pyro import PyroEngine
 from bmtl.fitting import numpyro_latent, pyro_latent
 from bmtl.models import SharedTrunk
-from bmtl.noise import HalfCauchy, HalfNormal, InverseGamma, Known
+from bmtl.noise import ByGroup, HalfCauchy, HalfNormal, InverseGamma, Known
 from bmtl.trunks import Identity
 
 UNIT = np.array([1.0, 10.0, 0.5])
@@ -117,3 +119,92 @@ def test_known_is_in_the_users_units() -> None:
 def test_refused(kind, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{kind.__name__} needs a finite \w+ > 0, got"):
         kind(value)
+
+
+@pytest.fixture(scope="module")
+def sites_of_rows() -> bmtl.Tasks:
+    """Two tasks on rows of two sites, in whose second the noise is five times as large; cells missing."""
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(120, 2))
+    site = np.where(np.arange(120) % 3 == 0, "b", "a")
+    noise = np.where(site == "b", 1.0, 0.2)[:, None] * rng.normal(size=(120, 2))
+    Y = [5.0, 10.0] * (X @ np.array([[1.0, 0.5], [-0.5, 1.0]]) + noise)
+    Y[rng.random(Y.shape) < 0.1] = np.nan
+    return bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 2, names=["u", "v"]).with_noise_groups(site)
+
+
+BY_GROUP = SharedTrunk(Identity(), noise=ByGroup())
+
+
+def test_noise_by_group(sites_of_rows, tmp_path) -> None:
+    """Minibatches, weights and predictions see the groups, and so does a fit that was saved and loaded."""
+    fit = bmtl.fit(BY_GROUP, sites_of_rows, seed=0, restarts=1, batch_size=60, draws=400)
+    table = fit.weights()
+    assert list(table["task"]) == ["u", "u", "v", "v"] and list(table["group"]) == ["a", "b", "a", "b"]
+    truth = np.array([1.0, 5.0, 2.0, 10.0])
+    np.testing.assert_allclose(table["noise"], truth, rtol=0.3)
+    draws = np.concatenate([fit.noise["u"], fit.noise["v"]], axis=2)
+    assert draws.shape == (1, 400, 4)
+    np.testing.assert_allclose(table["weight"], np.mean(draws**-2.0, axis=(0, 1)), rtol=1e-3)
+
+    x = np.zeros((2, 2))
+    drawn = fit.predict(x, group=["a", "b"])["predictions"]["u"].values
+    np.testing.assert_allclose(drawn.std(axis=(0, 1)), [1.0, 5.0], rtol=0.3)
+    fit.save(tmp_path / "fit.nc")
+    again = bmtl.load(tmp_path / "fit.nc")
+    assert again.model == BY_GROUP and again.tasks.noise_levels == ("a", "b")
+    np.testing.assert_array_equal(again.predict(x, group=["a", "b"])["predictions"]["u"].values, drawn)
+
+    refused = [(None, "give the group of each"), (["a"], "each of the 2 rows"), (["a", "c"], "unknown noise groups")]
+    for group, words in refused:
+        with pytest.raises(bmtl.TaskError, match=words):
+            fit.predict(x, group=group)
+
+
+def test_one_group_is_no_group(sites_of_rows, programs) -> None:
+    """With one group the log-density is that without any; on both engines noises by group have one density."""
+    one = sites_of_rows.with_noise_groups(["a"] * 120)
+    drawn = programs.draw(SharedTrunk(Identity()), one, seed=1)
+    assert float(programs.numpyro(BY_GROUP, one, drawn)) == float(programs.numpyro(SharedTrunk(Identity()), one, drawn))
+    drawn = programs.draw(BY_GROUP, sites_of_rows, seed=2)
+    assert drawn["noise_gaussian"].shape == (4,)
+    densities = [float(score(BY_GROUP, sites_of_rows, drawn)) for score in (programs.numpyro, programs.pyro)]
+    assert densities[0] == pytest.approx(densities[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "negative_binomial"])
+def test_groups_of_long_tasks(family: str, grouped, programs) -> None:
+    """Each row's noise is that of its task and group, in float64 by hand."""
+    tasks = grouped(family)
+    tasks = tasks.with_noise_groups(np.arange(tasks.n_rows) % 2)
+    drawn = programs.draw(BY_GROUP, tasks, seed=3)
+    found = replay.log_likelihood(BY_GROUP, tasks, {name: value[None] for name, value in drawn.items()})
+    etas = replay.linear_predictor(BY_GROUP, tasks, {name: value[None] for name, value in drawn.items()})
+    noise = drawn[f"noise_{family}"].reshape(tasks.n_tasks, 2)
+    for t, own in enumerate(tasks.families):
+        at = noise[t, tasks.rows[t] % 2]
+        exact = own.log_prob(tasks.y_std(t), etas[t][0].astype(float), at, tasks.exposure[t]) - np.log(tasks.y_scale[t])
+        np.testing.assert_allclose(found[t][0], exact, rtol=1e-4, atol=1e-4)
+    densities = [float(score(BY_GROUP, tasks, drawn)) for score in (programs.numpyro, programs.pyro)]
+    assert densities[0] == pytest.approx(densities[1], rel=1e-4)
+
+
+def test_groups_stay_with_their_rows(sites_of_rows) -> None:
+    kept = sites_of_rows.select(["v"]).keep_cells([np.arange(len(sites_of_rows.rows[1])) < 50]).permuted("v", seed=0)
+    assert kept.noise_levels == ("a", "b") and kept.noise_group is not None
+    np.testing.assert_array_equal(kept.noise_group, np.arange(120) % 3 == 0)
+    some = take_rows(arrays(kept, Design.of(kept)), np.array([0, 1, 3]))
+    np.testing.assert_array_equal(some["group"], [1, 0, 1])
+
+
+def test_groups_refused(sites_of_rows, pair) -> None:
+    with pytest.raises(bmtl.TaskError, match="120 rows"):
+        sites_of_rows.with_noise_groups(["a", "b"])
+    with pytest.raises(bmtl.TaskError, match="missing values"):
+        sites_of_rows.with_noise_groups([None] + ["a"] * 119)
+    with pytest.raises(ValueError, match="with_noise_groups"):
+        bmtl.fit(BY_GROUP, pair)
+    with pytest.raises(ValueError, match="not noises by group"):
+        bmtl.fit(BY_GROUP, sites_of_rows, method="nuts", marginal=True, chains=1, warmup=1, draws=1)
+    with pytest.raises(ValueError, match="draws a value for each"):
+        ByGroup(Known(1.0))

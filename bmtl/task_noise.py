@@ -1,0 +1,87 @@
+"""Reading the noises and weights of a fit's tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bmtl import _frames, replay
+from bmtl.data import Design
+from bmtl.errors import TaskError
+from bmtl.model import noise_site, noises_a_task
+
+if TYPE_CHECKING:
+    from bmtl.results import Fit
+
+
+def noise(fit: Fit) -> dict[str, np.ndarray]:
+    """See `bmtl.Fit.noise`."""
+    design, each, out = Design.of(fit.tasks), by_group(fit), {}
+    for block, members in design.groups.items():
+        if design.families[members[0]].noise_name is None:
+            continue
+        own = fit.draws.sites.get(noise_site(block))
+        for j, t in enumerate(members):
+            name = fit.tasks.names[t]
+            if own is None:
+                out[name] = np.full(fit.draws.shape, fit.model.noise.value)  # type: ignore[attr-defined]
+            elif each > 1:
+                out[name] = own[:, :, j * each : (j + 1) * each] * design.unit[t]
+            else:
+                # A noise common to the tasks of a family is drawn once.
+                out[name] = own[:, :, min(j, own.shape[2] - 1)] * design.unit[t]
+    return {name: out[name] for name in fit.tasks.names if name in out}
+
+
+def weights(fit: Fit, prob: float) -> pd.DataFrame:
+    """See `bmtl.Fit.weights`."""
+    tails = [(1 - prob) / 2, (1 + prob) / 2]
+    tasks, nothing = fit.tasks, np.array([np.nan])
+    fisher = replay.fisher_weights(fit.model, tasks, fit._flat)
+    rows = []
+    for t, (name, family) in enumerate(zip(tasks.names, tasks.families, strict=True)):
+        known = name in fit.noise and family.noise_dims == 0
+        for level, cells in _cells(fit, t).items():
+            own = fit.noise[name] if known else nothing
+            if known and level is not None:
+                own = own[:, :, tasks.noise_levels.index(level)]
+            weight = fisher[t][:, cells].mean(axis=1) if cells.any() else nothing
+            spread = [(value.mean(), *np.quantile(value, tails)) for value in (own, weight)]
+            rows.append((name, level, family.name, *spread[0], *spread[1]))
+    ends = ("", "_low", "_high")
+    columns = ["task", "group", "family", *(f"noise{end}" for end in ends), *(f"weight{end}" for end in ends)]
+    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
+    return table if by_group(fit) > 1 else table.drop(columns="group")
+
+
+def by_group(fit: Fit) -> int:
+    """Noises of each task."""
+    return noises_a_task(getattr(fit.model, "noise", None), Design.of(fit.tasks))
+
+
+def new_groups(fit: Fit, group: Any, n: int) -> np.ndarray | None:
+    """Positions of the groups of new rows.
+
+    Raises
+    ------
+    TaskError
+        If groups are needed and not given, or given and not needed, or not those of the tasks.
+    """
+    needed = by_group(fit) > 1
+    if needed != (group is not None):
+        levels = ", ".join(fit.tasks.noise_levels)
+        raise TaskError(
+            f"noises differ by group of rows: give the group of each new row, group=..., one of {levels}"
+            if needed else "the model's noises do not differ by group of rows: leave group out"
+        )
+    return _frames.read_noise_groups(group, n, fit.tasks.noise_levels)[1] if needed else None
+
+
+def _cells(fit: Fit, t: int) -> dict[str | None, np.ndarray]:
+    """Masks of the cells of a task that share a noise, by group; without groups all of them, under None."""
+    rows, group = fit.tasks.rows[t], fit.tasks.noise_group
+    if group is None or by_group(fit) == 1:
+        return {None: np.ones(len(rows), dtype=bool)}
+    return {level: group[rows] == g for g, level in enumerate(fit.tasks.noise_levels)}

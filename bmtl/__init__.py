@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bmtl.advice import Advice, advise
     from bmtl.arrangement import Arrangement
     from bmtl.fitting.fit import fit
+    from bmtl.prior import prior_predictive
     from bmtl.results import Fit, load
     from bmtl.tasks import Tasks
 
@@ -36,6 +37,7 @@ __all__ = [
     "fit",
     "load",
     "noise",
+    "prior_predictive",
     "relations",
     "trunks",
 ]
@@ -48,6 +50,7 @@ _OBJECTS = {
     "advise": "bmtl.advice",
     "fit": "bmtl.fitting.fit",
     "load": "bmtl.results",
+    "prior_predictive": "bmtl.prior",
 }
 _SUBMODULES = frozenset({"diagnostics", "families", "noise", "relations", "trunks"})
 

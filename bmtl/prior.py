@@ -1,0 +1,78 @@
+"""What a model expects before it has seen an outcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from arviz_base import from_dict
+
+from bmtl import replay, trees
+from bmtl.data import Data, Design, arrays
+from bmtl.engine.numpyro import NumPyroEngine
+from bmtl.fitting.fit import check_model
+from bmtl.fitting.numpyro_latent import Latent
+from bmtl.model import Model, engines
+from bmtl.tasks import Tasks
+
+
+def prior_draws(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
+    """Latent sites drawn from the prior, ``draws × event shape``, on the modelled scale."""
+    design = Design.of(tasks)
+    values = {name: jnp.asarray(value) for name, value in arrays(tasks, design).items()}
+
+    def program(values: Any, scale: Any = 1.0) -> None:
+        model.program(NumPyroEngine(), Data(design, values, scale))
+
+    latent = Latent(program, values, lambda site: False)
+    keys = jax.random.split(jax.random.PRNGKey(seed), draws)
+    found = jax.jit(jax.vmap(lambda key: latent.constrain(latent.start(key))))(keys)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> xr.DataTree:
+    """Outcomes drawn from the prior at the tasks' own inputs: does the model allow what could be, and little else?
+
+    The prior is scaled to the data: intercepts lie where the outcomes are, and standardised outcomes have unit spread.
+
+    Parameters
+    ----------
+    model : Model
+        Not of a torch trunk.
+    tasks : Tasks
+    draws : int
+    seed : int
+
+    Returns
+    -------
+    DataTree
+        Groups ``prior`` (latent sites on the modelled scale), ``prior_predictive`` and ``observed_data`` (one variable
+        a task in the user's units, its cells along ``obs_<task>``).
+
+    Raises
+    ------
+    ValueError
+        If the model runs on Pyro only, or no draw is asked for.
+    """
+    check_model(model)
+    if draws < 1:
+        raise ValueError(f"draws must be ≥ 1, got {draws}")
+    if "numpyro" not in engines(model):
+        raise ValueError(f"prior_predictive runs on NumPyro, but the trunk of this {type(model).__name__} does not")
+    sites = prior_draws(model, tasks, draws, seed)
+    labels = trees.variables(tasks.names)
+    replicated = replay.replicate(model, tasks, sites, seed)
+    dims = {label: [f"obs_{label}"] for label in labels}
+    coords = {f"obs_{label}": rows for label, rows in zip(labels, tasks.rows, strict=True)}
+    return from_dict(
+        {
+            "prior": {name: value[None] for name, value in sites.items()},
+            "prior_predictive": {label: value[None] for label, value in zip(labels, replicated, strict=True)},
+            "observed_data": dict(zip(labels, tasks.y, strict=True)),
+        },
+        dims=dims,
+        coords=coords,
+    )

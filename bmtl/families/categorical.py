@@ -9,7 +9,8 @@ import numpy as np
 
 from bmtl.families._labelled import Labelled
 
-MIN_TEMPERATURE = 1e-3
+# Below it, one category has all the probability in float32.
+MIN_TEMPERATURE = 1e-2
 
 
 @dataclass(frozen=True)

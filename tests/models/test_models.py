@@ -20,7 +20,7 @@ from bmtl.fitting.settling import EVALUATION_DRAWS
 from bmtl.model import specification
 from bmtl.models import Decoupled, Merged, SharedTrunk
 from bmtl.noise import Known
-from bmtl.relations import Correlated, Exchangeable
+from bmtl.relations import Clustered, Correlated, Exchangeable, LowRank, Sparse
 from bmtl.storage import restore
 from bmtl.trunks import MLP, Fourier, Identity, Linear
 
@@ -34,6 +34,9 @@ MODELS = {
     "mixed tanh": SharedTrunk(MLP((4,)), arrangement=MIXED),
     "exchangeable identity": SharedTrunk(Identity(), Exchangeable()),
     "correlated linear": SharedTrunk(Linear(2), Correlated(), arrangement=MIXED),
+    "sparse identity": SharedTrunk(Identity(), Sparse(1.5)),
+    "low rank tanh": SharedTrunk(MLP((4,)), LowRank(), arrangement=MIXED),
+    "clustered linear": SharedTrunk(Linear(2), Clustered(3, 0.5)),
     "decoupled tanh": Decoupled(MLP((4,))),
     "merged fourier": Merged(Fourier(8), flipped=("any",)),
 }

@@ -31,6 +31,9 @@ MOST_ROWS = 500
 USUAL_WIDTH = 16
 """Features for which there must be room at every row, however few tasks there are."""
 
+ROUNDING = 1e-6
+"""Relative error of linear predictors, which are float32."""
+
 Sites = Mapping[str, np.ndarray]
 Reader = Callable[[Any, Any], Any]
 """Takes an array namespace and ``draws × P × rows``: linear predictors, or their derivatives by one input."""
@@ -88,7 +91,9 @@ def rank(model: Model, tasks: Tasks, sites: Sites, share: float = 0.05) -> pd.Da
     if not 0 < share < 1:
         raise ValueError(f"share must lie in (0, 1), got {share}")
     if not hasattr(model, "trunk"):
-        raise ValueError(f"{type(model).__name__} has no trunk and heads whose rank there could be")
+        raise ValueError(f"{type(model).__name__} has no trunk with heads that could have a rank")
+    if getattr(model, "head_widths", ()):
+        raise ValueError("the heads have layers of their own: their weights are of different features, without a rank")
     squares = np.linalg.svd(_head_matrix(model, tasks, sites), compute_uv=False) ** 2
     found = np.sum(squares > share * squares.sum(axis=-1, keepdims=True), axis=-1)
     ranks, counts = np.unique(found, return_counts=True)
@@ -122,7 +127,10 @@ def _correlation(gram: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _gram(xp: Any, eta: Any) -> Any:
-    f = eta - xp.mean(eta, axis=-1, keepdims=True)
+    level = xp.mean(eta, axis=-1, keepdims=True)
+    f = eta - level
+    # A constant function differs from its mean by rounding errors, which may not pass for a function.
+    f = f * (xp.abs(f) > ROUNDING * xp.abs(level))
     return f @ xp.matrix_transpose(f)
 
 

@@ -180,10 +180,15 @@ def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed:
     return [_in_units(tasks, t, value) for t, value in enumerate(found)]
 
 
-def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Expected Fisher information of one observation about its linear predictor, ``draws × cells`` for each task."""
+def fisher_information(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Expected Fisher information of each cell's outcome about its linear predictor, ``draws × cells`` a task."""
     found = _per_task(model, tasks, sites, _fisher)
     return [value / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
+
+
+def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Expected Fisher information of one observation about its linear predictor, mean over cells, per draw."""
+    return [value.mean(axis=1) for value in fisher_information(model, tasks, sites)]
 
 
 def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:

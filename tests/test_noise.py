@@ -206,5 +206,7 @@ def test_groups_refused(sites_of_rows, pair) -> None:
         bmtl.fit(BY_GROUP, pair)
     with pytest.raises(ValueError, match="not noises by group"):
         bmtl.fit(BY_GROUP, sites_of_rows, method="nuts", marginal=True, chains=1, warmup=1, draws=1)
+    with pytest.raises(ValueError, match="give a model without noise by group"):
+        bmtl.advise(BY_GROUP, sites_of_rows)
     with pytest.raises(ValueError, match="draws a value for each"):
         ByGroup(Known(1.0))

@@ -22,6 +22,7 @@ from bmtl.fitting.fit import check_model, choose, choose_trunk
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import Settings, resolve
 from bmtl.model import engines
+from bmtl.noise import ByGroup
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 
@@ -74,12 +75,14 @@ def advise(
     TaskError
         If there are fewer than two tasks.
     TypeError, ValueError
-        If the model has no arrangement to vary, or an argument is not one there is.
+        If the model has no arrangement to vary or noises by group, or an argument is not one there is.
     """
     start = time.perf_counter()
     check_model(model)
     if "arrangement" not in {field.name for field in fields(model)}:
         raise TypeError(f"advise varies a model's arrangement, but {type(model).__name__} has none: use SharedTrunk")
+    if isinstance(getattr(model, "noise", None), ByGroup):
+        raise ValueError("advise weighs each task by one noise: give a model without noise by group")
     tasks.require(2, "advise")
     if folds < 2 or folds > tasks.n_rows:
         raise ValueError(f"folds must lie between 2 and the {tasks.n_rows} rows, got {folds}")

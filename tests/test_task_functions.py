@@ -144,7 +144,7 @@ def test_features_of_different_trunks_are_different_directions(five, made) -> No
     assert made(Decoupled(Linear(2)), five, DRAWS).rank(share=1e-9)["rank"].tolist() == [5]
 
 
-@pytest.mark.parametrize("relation", [LowRank(), Clustered(), Correlated()], ids=["low rank", "clustered", "correlated"])
+@pytest.mark.parametrize("relation", [LowRank(), Clustered(), Correlated()], ids=lambda own: type(own).__name__)
 def test_the_order_of_tasks_does_not_matter(relation, five, made) -> None:
     fit = made(SharedTrunk(Identity(), relation, arrangement=FLIPPED), five, DRAWS)
     order = np.array([3, 0, 4, 2, 1])

@@ -104,7 +104,8 @@ def advise(
         "merged": _merged(tasks.names, sign, together),
     }
     best = name(ranked.labels[0], tasks.names, sign)
-    *tried, recommended = trials.run([*base.values(), best])
+    # The best comes first: whether cells can be left out shows at its fit, which is needed in any case.
+    recommended, *tried = trials.run([best, *base.values()])
     harmed = _harmed(recommended, tried[0])
     warnings = []
     if harmed:
@@ -113,7 +114,7 @@ def advise(
             "recommended apart."
         )
         best = _apart(best, harmed)
-        *tried, recommended = trials.run([*base.values(), best])
+        recommended, *tried = trials.run([best, *base.values()])
         if _worse(recommended, tried[0], tasks.importance):
             best = base["decoupled"]
             recommended = tried[0]

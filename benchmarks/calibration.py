@@ -12,7 +12,7 @@ others being those of the base case: `SharedTrunk`, Gaussian outcomes, independe
   quantities, for each guide, on NumPyro and (with fewer simulations, for they follow one another) on Pyro.
 
 Usage: ``python -m benchmarks.calibration [--simulations 200] [--pyro 20] [--seed 0] [--all] [--methods nuts svi pyro]
-[--only 'SharedTrunk/gaussian/*'] [--out FILE.json]``. ``--out`` is written after every case; cases that it holds
+[--guides mean_field low_rank full_rank] [--only 'SharedTrunk/gaussian/*'] [--out FILE.json]``. ``--out`` is written after every case; cases that it holds
 already and that are not run again stay in it.
 """
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
@@ -161,14 +161,16 @@ def summary(found: Calibration) -> dict[str, Any]:
     }
 
 
-def run(case: Case, method: str, simulations: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def run(
+    case: Case, method: str, simulations: int, seed: int, guides: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Label and summary of each calibration of a case: one by NUTS, or one a guide."""
     tasks = example(case.family)
     if method == "nuts":
         yield "nuts", summary(simulation_based_calibration(case.build(), tasks, "nuts", simulations, seed))
         return
     engine = "pyro" if method == "pyro" else "numpyro"
-    for guide in GUIDES:
+    for guide in guides:
         found = simulation_based_calibration(
             case.build(), tasks, "svi", simulations, seed, engine=engine, guide=guide
         )
@@ -202,6 +204,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--all", action="store_true", help="every combination of parts")
     parser.add_argument("--methods", nargs="+", choices=("nuts", "svi", "pyro"), default=("nuts", "svi", "pyro"))
+    parser.add_argument("--guides", nargs="+", choices=GUIDES, default=GUIDES)
     parser.add_argument("--only", default="*", help="pattern of model/family/relation/trunk")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
@@ -211,7 +214,7 @@ def main() -> None:
         print(case, flush=True)
         for method in options.methods:
             simulations = options.pyro if method == "pyro" else options.simulations
-            for label, found in run(case, method, simulations, options.seed):
+            for label, found in run(case, method, simulations, options.seed, options.guides):
                 held.setdefault(str(case), {})[label] = found
                 print(line(label, found), flush=True)
         if options.out:

@@ -43,9 +43,8 @@ def test_command(tmp_path: Path, monkeypatch, capsys) -> None:
     out = tmp_path / "results" / "calibration.json"
     out.parent.mkdir()
     out.write_text(json.dumps({"cases": {"other": {"nuts": {}}}}))
-    monkeypatch.setattr(calibration, "GUIDES", ("mean_field",))
-    monkeypatch.setattr(
-        sys, "argv", ["calibration", "--simulations", "4", "--methods", "svi", "--only", str(BASE), "--out", str(out)])
+    only = ["--methods", "svi", "--guides", "mean_field", "--only", str(BASE)]
+    monkeypatch.setattr(sys, "argv", ["calibration", "--simulations", "4", *only, "--out", str(out)])
     calibration.main()
     held = json.loads(out.read_text("utf-8"))
     assert set(held["cases"]) == {"other", str(BASE)} and held["hardware"] and held["versions"]["numpyro"]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from bmtl.families import Family, StudentT
+from bmtl.families import Family, Gamma, StudentT
 
 Array = NDArray[np.float64]
 
@@ -163,6 +163,9 @@ def initial_sites(family: Family, y: Array, rows: NDArray[np.intp], exposure: Ar
         scale = float(spread) if spread > 0 else 1.0
         sites = Sites(family, y, exposure, rows, z / scale, np.ones(len(y)), True)
         return replace(sites, weight=_robust_weight(family, sites.z, 1.0))
+    if isinstance(family, Gamma):
+        # In units of their mean, so that the user's do not matter to the prior on the intercept.
+        y = y / np.mean(y)
     eta = np.full(len(y), family.intercept(y, exposure)[0])
     noise = family.estimate_noise(y, eta, exposure)
     # Signal not yet fitted would count as dispersion, so counts and the like keep a free one until there is a fit.
@@ -213,9 +216,7 @@ def _working_sites(
     family: Family, y: Array, rows: NDArray[np.intp], exposure: Array, eta: Array, noise: float | Array,
     dispersion: float, free: bool,
 ) -> Sites:
-    # About where the outcomes are, so that their unit does not matter to those with a log link.
-    centre = family.intercept(y, exposure)[0]
-    eta = np.clip(eta, centre - 25.0, centre + 25.0)
+    eta = np.clip(eta, -25.0, 25.0)
     weight = np.maximum(family.weight(np, eta, noise, exposure), MIN_WEIGHT)
     z = eta + family.score(y, eta, noise, exposure) / weight
     return Sites(family, y, exposure, rows, z, weight / dispersion, free, noise)

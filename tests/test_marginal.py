@@ -13,10 +13,10 @@ from bmtl.engine.replay import Replay
 from bmtl.marginal import Marginal
 from bmtl.models import Decoupled, SharedTrunk
 from bmtl.noise import Known
-from bmtl.relations import Correlated, Exchangeable, Independent
+from bmtl.relations import Correlated, Exchangeable, Independent, Sparse
 from bmtl.trunks import MLP, Identity
 
-RELATIONS = [Independent(), Exchangeable(), Correlated()]
+RELATIONS = [Independent(), Exchangeable(), Correlated(), Sparse()]
 
 
 @pytest.fixture(scope="module")

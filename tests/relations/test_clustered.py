@@ -139,9 +139,9 @@ def test_puts_tasks_together_that_belong_together() -> None:
     Y = X @ (rng.uniform(0.7, 1.5, (6, 1)) * W / np.sqrt(8)).T + 0.7 * rng.normal(size=(80, 6))
     tasks = bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 6)
     model = SharedTrunk(Identity(), Clustered())
-    fit = bmtl.fit(model, tasks, method="nuts", seed=0, chains=2, warmup=400, draws=400, target_accept=0.95)
+    fit = bmtl.fit(model, tasks, method="nuts", seed=0, warmup=500, draws=500, target_accept=0.95)
     assert fit.draws.stats["diverging"].sum() == 0
-    assert fit.checks.query("check == 'R-hat'")["value"].max() < 1.05
+    assert fit.converged
     table = fit.relations()
     number = {name: t for t, name in enumerate(tasks.names)}
     same = np.array([group[number[a]] == group[number[b]] for a, b in zip(table.task_a, table.task_b, strict=True)])

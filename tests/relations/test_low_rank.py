@@ -74,7 +74,7 @@ def mixed():
 @pytest.mark.slow
 def test_finds_rank_two_of_eight_tasks(mixed) -> None:
     B, tasks = mixed
-    options = {"method": "nuts", "seed": 0, "chains": 2, "warmup": 300, "draws": 300}
+    options = {"method": "nuts", "seed": 0, "warmup": 500, "draws": 600}
     fit = bmtl.fit(SharedTrunk(Identity(), LowRank()), tasks, target_accept=0.95, **options)
     assert fit.draws.stats["diverging"].sum() == 0
     rank = fit.rank().set_index("rank")["probability"]

@@ -58,7 +58,7 @@ def found():
     Y = 10.0 * (X @ B.T + rng.normal(size=(150, 4)))
     tasks = bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 4)
     model = SharedTrunk(Identity(), Sparse())
-    return B, bmtl.fit(model, tasks, method="nuts", seed=0, chains=2, warmup=400, draws=400, target_accept=0.95)
+    return B, bmtl.fit(model, tasks, method="nuts", seed=0, warmup=500, draws=600, target_accept=0.95)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from bmtl._version import __version__
 from bmtl.errors import ConvergenceWarning, FitError, TaskError, TaskWarning
 
 if TYPE_CHECKING:
-    from bmtl import diagnostics, families, noise, relations, trunks
+    from bmtl import diagnostics, families, grouping, noise, relations, trunks
     from bmtl.advice import Advice, advise
     from bmtl.arrangement import Arrangement
     from bmtl.fitting.fit import fit
@@ -35,6 +35,7 @@ __all__ = [
     "diagnostics",
     "families",
     "fit",
+    "grouping",
     "load",
     "noise",
     "prior_predictive",
@@ -52,7 +53,7 @@ _OBJECTS = {
     "load": "bmtl.results",
     "prior_predictive": "bmtl.prior",
 }
-_SUBMODULES = frozenset({"diagnostics", "families", "noise", "relations", "trunks"})
+_SUBMODULES = frozenset({"diagnostics", "families", "grouping", "noise", "relations", "trunks"})
 
 
 if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would accept any name

@@ -71,8 +71,8 @@ class Views:
         mask = np.ones((design.n_tasks, design.n_inputs), dtype=bool)
         for task, names in given:
             of = np.array([[own == name or own.startswith(f"{name}[") for own in design.inputs] for name in names])
-            if not of.any(axis=1).all():
-                missing = [name for name, found in zip(names, of.any(axis=1), strict=True) if not found]
+            missing = [name for name, found in zip(names, of, strict=True) if not found.any()]
+            if missing:
                 raise TaskError(f"task {task!r}: unknown inputs {quoted(missing)}; known: {quoted(design.inputs, 20)}")
             mask[design.names.index(task)] = of.any(axis=0)
         seen, view_of = np.unique(mask, axis=0, return_inverse=True)

@@ -30,7 +30,7 @@ from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, SVI
 from bmtl.fitting.settling import CHUNK, Settling
 from bmtl.model import in_trunk, noise_site
-from bmtl.noise import Common
+from bmtl.noise import ByGroup, Common
 from bmtl.relations import Independent
 from bmtl.tasks import Tasks
 from bmtl.trunks import Identity
@@ -160,9 +160,10 @@ def _able(model: Any) -> Any:
         raise TypeError(
             f"heads tied by {type(model.relation).__name__} would change with every new one; extend needs Independent"
         )
-    common = [name for name in ("noise", "amplitude") if isinstance(getattr(model, name, None), Common)]
-    if common:
-        raise TypeError(f"a Common {' and '.join(common)} would change with every new task")
+    for name in ("noise", "amplitude"):
+        prior = getattr(model, name, None)
+        if isinstance(prior, Common | ByGroup):
+            raise TypeError(f"extend needs one {name} to each task, of its own; {type(prior).__name__} is not that")
     return model
 
 
@@ -241,6 +242,8 @@ def _union(old: Tasks, new: Tasks, inputs: Array) -> Tasks:
         y_centre=np.concatenate([old.y_centre, new.y_centre]),
         y_scale=np.concatenate([old.y_scale, new.y_scale]),
         layout="wide",
+        noise_group=None,
+        noise_levels=(),
     )
 
 
@@ -280,7 +283,7 @@ def _joined(
     return Draws(
         sites=sites,
         stats=fit.draws.stats,
-        trace=max((own.trace for own in found), key=np.size),
+        trace=max((np.asarray(own.trace) for own in found), key=lambda trace: trace.size),
         elbo=np.array([np.mean(np.concatenate([own.elbo for own in found]))]),
         log_ratio=None if ratio is None else ratio + np.concatenate([own.log_ratio for own in found]),
         settled=fit.draws.settled and all(own.settled for own in found),

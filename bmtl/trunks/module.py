@@ -66,7 +66,7 @@ class Module:
     """
 
     net: Any = field(metadata={"saved": fingerprint})
-    trainable: bool | tuple[str, ...] = True
+    trainable: bool | str | tuple[str, ...] = True
     pretrained: bool = True
     scale: float | None = None
 
@@ -93,7 +93,7 @@ class Module:
     @cached_property
     def trained(self) -> tuple[str, ...]:
         """Names of the parameters that are inferred."""
-        patterns = ("*",) * self.trainable if isinstance(self.trainable, bool) else self.trainable
+        patterns = ("*",) * self.trainable if isinstance(self.trainable, bool) else tuple(self.trainable)
         return tuple(
             name for name, _ in self.net.named_parameters() if any(fnmatchcase(name, own) for own in patterns)
         )

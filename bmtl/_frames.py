@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import narwhals.stable.v1 as nw
 import numpy as np
+import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
@@ -174,9 +175,9 @@ def read_noise_groups(
     values = np.asarray(labels, dtype=object)
     if values.shape != (n_rows,):
         raise TaskError(f"noise groups need one label for each of the {n_rows} rows, got shape {values.shape}")
-    cells = [None if cell is None or cell != cell else str(cell) for cell in values]
-    _reject_missing("noise group", "labels", [row for row, cell in enumerate(cells) if cell is None])
-    levels = tuple(sorted({str(cell) for cell in cells}, key=_natural_key) if known is None else known)
+    _reject_missing("noise group", "labels", np.flatnonzero(pd.isna(values)))
+    cells = [str(cell) for cell in values]
+    levels = tuple(sorted(set(cells), key=_natural_key) if known is None else known)
     unknown = sorted(set(cells) - set(levels))
     if unknown:
         raise TaskError(f"unknown noise groups: {quoted(unknown)}; known: {quoted(levels)}")

@@ -76,8 +76,8 @@ class Design:
         cells = [(family, tasks.y_std(t), tasks.exposure[t]) for t, family in enumerate(tasks.families)]
         if tasks.layout == "long":
             # Groups have one outcome: the prior of each is set at all of it, not at a group's own few cells.
-            every = [np.concatenate(own) for own in zip(*[own[1:] for own in cells], strict=True)]
-            cells = [(family, *every) for family in tasks.families]
+            y, exposure = (np.concatenate(own) for own in zip(*[own[1:] for own in cells], strict=True))
+            cells = [(family, y, exposure) for family in tasks.families]
         priors = [family.intercept(y, exposure) for family, y, exposure in cells]
         return cls(
             names=tasks.names,
@@ -173,11 +173,6 @@ class Data:
     def task(self) -> Any | None:
         """Task of each row in the long layout, else None."""
         return self.values.get("task")
-
-    @property
-    def group(self) -> Any | None:
-        """Noise group of each row, None where rows have none."""
-        return self.values.get("group")
 
     def blocks(self) -> Iterator[Block]:
         for name, members in self.design.groups.items():

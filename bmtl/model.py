@@ -99,7 +99,7 @@ def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) 
         each = noises_a_task(noise, design)
         unit, reference = np.repeat(design.unit[members], each), np.repeat(reference, each, axis=0)
         scale = family.sample_noise(e, noise_site(block.name), noise, unit, reference)
-        if data.group is not None and each > 1:
+        if each > 1:
             scale = _of_group(e, scale, data, len(members), family.noise_dims)
         elif data.task is None:
             scale = e.xp.expand_dims(scale, axis=-1 - family.noise_dims)
@@ -138,11 +138,8 @@ def noises_a_task(noise: Scale, design: Design) -> int:
 
 def _of_group(e: Any, scale: Any, data: Data, tasks: int, noise_dims: int) -> Any:
     """Noise of each cell from those of all tasks and groups, of which groups are the faster index."""
-    levels = len(data.design.levels)
-    if data.task is None:
-        at = e.xp.stack([data.group + levels * j for j in range(tasks)])
-    else:
-        at = data.group + levels * data.task
+    group, each = data.values["group"], len(data.design.levels)
+    at = e.xp.stack([group + each * j for j in range(tasks)]) if data.task is None else group + each * data.task
     return scale[..., at] if noise_dims == 0 else scale[..., at, :]
 
 

@@ -58,7 +58,8 @@ def weights(fit: Fit, prob: float) -> pd.DataFrame:
 
 def by_group(fit: Fit) -> int:
     """Noises of each task."""
-    return noises_a_task(getattr(fit.model, "noise", None), Design.of(fit.tasks))
+    prior: Any = getattr(fit.model, "noise", None)
+    return noises_a_task(prior, Design.of(fit.tasks))
 
 
 def new_groups(fit: Fit, group: Any, n: int) -> np.ndarray | None:

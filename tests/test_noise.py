@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pandas as pd
 import pyro
 import pytest
 import torch
@@ -201,7 +202,7 @@ def test_groups_refused(sites_of_rows, pair) -> None:
     with pytest.raises(bmtl.TaskError, match="120 rows"):
         sites_of_rows.with_noise_groups(["a", "b"])
     with pytest.raises(bmtl.TaskError, match="missing values"):
-        sites_of_rows.with_noise_groups([None] + ["a"] * 119)
+        sites_of_rows.with_noise_groups([None, pd.NA, np.nan] + ["a"] * 117)
     with pytest.raises(ValueError, match="with_noise_groups"):
         bmtl.fit(BY_GROUP, pair)
     with pytest.raises(ValueError, match="not noises by group"):

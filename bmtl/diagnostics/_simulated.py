@@ -103,7 +103,7 @@ class Simulated:
         """Linear predictors at some cells, and the log-likelihood, at draws of one data set; draws in front."""
         engine, data = self._replay(sites, own)
         out: dict[str, Any] = {}
-        total = 0.0
+        total: Any = 0.0
         for block in data.blocks():
             cells = engine.outcome(block).log_prob(block.y)
             total = total + jnp.sum(jnp.where(block.mask, cells, 0.0), axis=tuple(range(1, cells.ndim)))

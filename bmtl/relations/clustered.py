@@ -18,6 +18,9 @@ from bmtl.relations._base import Heads, free_amplitude, free_intercept
 MOST_PARTITIONS = 25_000
 """Partitions that are summed over at every evaluation: all of nine heads, or of fifteen in two clusters at the most."""
 
+NUMBERS_AT_ONCE = 20_000_000
+"""Draws × partitions × heads held in memory at a time."""
+
 WITHIN = (2.0, 8.0)
 """Beta prior of the share of a head's variance that is its own: mean 0.2, and no mass at none, where heads would be
 equal and their density without bound."""
@@ -54,18 +57,17 @@ class Clustered:
     The multi-task Dirichlet process of Xue, Liao, Carin & Krishnapuram ("Multi-task learning for classification with
     Dirichlet process priors", JMLR 2007) with a spread inside clusters. The cluster means m are integrated out in
     closed form and the partitions summed over, all of them: nothing discrete is sampled and no cluster has a label.
-    Heads are of unit scale, and two heads of one cluster correlate by 1 − s.
+    Heads are of unit scale, and two heads of one cluster correlate by 1 − s. Heads of different trunks are independent.
 
-    Heads that are each other's negative are different heads; the arrangement's ``flipped`` turns one of them. Heads of
-    all trunks are clustered: it is meant for one trunk, or for features that are the inputs.
+    Heads that are each other's negative are different heads; the arrangement's ``flipped`` turns one of them.
 
     Sites: ``head`` is w, ``head_within`` s.
 
     Parameters
     ----------
     clusters : int, optional
-        ≥ 1: clusters at the most. Default: as many as heads. With more than nine heads it is needed, for there are
-        too many partitions.
+        ≥ 1: clusters at the most on a trunk. Default: as many as heads. With more than nine heads on a trunk it is
+        needed, for there are too many partitions.
     concentration : float
         > 0. Of the Dirichlet process: more favours more clusters.
     """
@@ -87,23 +89,27 @@ class Clustered:
         ValueError
             If there are too many partitions to sum over.
         """
-        heads = plan.n_heads
-        known = self._partitions(heads)
+        trunks = _heads_of_trunks(plan)
+        known = [self._partitions(len(on)) for on in trunks]
         a, b = (e.asarray(np.full(1, value)) for value in WITHIN)
         within = e.sample("head_within", e.dist.Beta(a, b).to_event(1))
 
         def draw(normal: Any) -> Any:
-            # One number picks the partition, the others are cluster means and deviations from them.
-            upper = ndtri(np.minimum(np.cumsum(np.exp(known.log_prior))[:-1], 1.0))
-            pick = e.xp.sum(normal[..., :1, 0] > e.asarray(upper), axis=-1)
-            mean, own = normal[..., 1 : heads + 1, :], normal[..., heads + 1 :, :]
-            member = e.asarray(known.labels[..., None] == np.arange(heads))[pick]
-            return e.xp.sqrt(1.0 - within)[..., None] * (member @ mean) + e.xp.sqrt(within)[..., None] * own
+            # A number a trunk picks its partition, the others are cluster means and deviations from them.
+            mean, own = normal[..., : plan.n_heads, :], normal[..., plan.n_heads : 2 * plan.n_heads, :]
+            parts = []
+            for trunk, (on, all_of_them) in enumerate(zip(trunks, known, strict=True)):
+                upper = ndtri(np.minimum(np.cumsum(np.exp(all_of_them.log_prior))[:-1], 1.0))
+                pick = e.xp.sum(normal[..., 2 * plan.n_heads + trunk, :1] > e.asarray(upper), axis=-1)
+                member = e.asarray(all_of_them.labels[..., None] == np.arange(len(on)))[pick]
+                parts.append(member @ mean[..., on[0] : on[-1] + 1, :])
+            return e.xp.sqrt(1.0 - within)[..., None] * e.xp.concat(parts, axis=-2) + e.xp.sqrt(within)[..., None] * own
 
         def log_prob(w: Any) -> Any:
-            return _log_sum_exp(e.xp, self._log_joint(e, w, within))
+            each = [_log_sum_exp(e.xp, self._log_joint(e, w[..., on[0] : on[-1] + 1, :], within)) for on in trunks]
+            return sum(each[1:], each[0])
 
-        w = e.sample("head", e.defined((heads, k), log_prob, (2 * heads + 1, k), draw))
+        w = e.sample("head", e.defined((plan.n_heads, k), log_prob, (2 * plan.n_heads + len(trunks), k), draw))
         return Heads(w, amplitude=free_amplitude(e, design, amplitude), intercept=free_intercept(e, design))
 
     def pairs(self, sites: Mapping[str, Any], plan: Plan) -> dict[str, np.ndarray]:
@@ -111,18 +117,21 @@ class Clustered:
         heads, ``draws × P × P``."""
         from bmtl.engine.numpyro import NumPyroEngine
 
-        known = self._partitions(plan.n_heads)
-        together = np.zeros((len(sites["head"]), plan.n_heads, plan.n_heads))
-        same = (known.labels[:, :, None] == known.labels[:, None, :]).reshape(len(known.labels), -1).astype(float)
-        for at in range(0, len(together), step := max(1, MOST_PARTITIONS * 100 // len(known.labels))):
-            part = slice(at, at + step)
-            joint = np.asarray(self._log_joint(NumPyroEngine(), sites["head"][part], sites["head_within"][part]))
-            p = np.exp(joint - joint.max(axis=-1, keepdims=True), dtype=float)
-            together[part] = (p @ same / p.sum(axis=-1, keepdims=True)).reshape(-1, *together.shape[1:])
+        w, within = sites["head"], sites["head_within"]
+        together = np.zeros((len(w), plan.n_heads, plan.n_heads))
+        for on in _heads_of_trunks(plan):
+            labels = self._partitions(len(on)).labels
+            same = (labels[:, :, None] == labels[:, None, :]).reshape(len(labels), -1).astype(float)
+            step = max(1, NUMBERS_AT_ONCE // labels.size)
+            for at in range(0, len(w), step):
+                joint = np.asarray(self._log_joint(NumPyroEngine(), w[at : at + step, on], within[at : at + step]))
+                p = np.exp(joint - joint.max(axis=-1, keepdims=True), dtype=float)
+                p /= p.sum(axis=-1, keepdims=True)
+                together[at : at + step, on[:, None], on] = (p @ same).reshape(-1, len(on), len(on))
         return {"together": together[..., plan.head_of, :][..., plan.head_of]}
 
     def _log_joint(self, e: Any, w: Any, within: Any) -> Any:
-        """Log density of the heads and every partition, ``B``.
+        """Log density of the heads of a trunk and every partition of them, ``B``.
 
         Heads of a cluster of b have covariance ``s I + (1 − s) 1 1ᵀ``, the same for every feature: with t = s + b (1 −
         s) its determinant is ``s^(b−1) t`` and its inverse ``(I − (1 − s)/t 1 1ᵀ)/s``.
@@ -171,6 +180,11 @@ def partitions(heads: int, most: int, concentration: float) -> Partitions:
     log_prior = np.sum(np.where(size > 0, np.log(concentration) + gammaln(np.maximum(size, 1)), 0.0), axis=-1)
     log_prior -= np.logaddexp.reduce(log_prior)
     return Partitions(labels, subsets.astype(float), clusters.ravel()[1:].reshape(len(labels), most), log_prior)
+
+
+def _heads_of_trunks(plan: Plan) -> list[np.ndarray]:
+    """Indices of each trunk's heads, which follow one another."""
+    return [np.flatnonzero(plan.trunk_of_head == trunk) for trunk in range(plan.n_trunks)]
 
 
 def _log_sum_exp(xp: Any, values: Any) -> Any:

@@ -89,10 +89,12 @@ def test_prior_is_the_stated_one(sampler, draws, five) -> None:
 
 
 @pytest.mark.parametrize("clusters", [None, 2])
-def test_density_is_the_sum_over_partitions(clusters, five) -> None:
+@pytest.mark.parametrize("heads", [[5], [3, 2]], ids=["one trunk", "two trunks"])
+def test_density_is_the_sum_over_partitions(heads, clusters, five) -> None:
     """On both engines, that of a mixture of multivariate normals in float64; leading dimensions are draws."""
     k, design = 3, Design.of(five)
-    plan = design.plan(Arrangement.shared(five.names))
+    names = iter(sorted(five.names))
+    plan = design.plan(Arrangement(tuple(tuple((next(names),) for _ in range(n)) for n in heads)))
     relation = Clustered(clusters, 0.7)
     program = partial(relation.sample, plan=plan, design=design, k=k, amplitude=HalfNormal())
     with trace() as on_numpyro, seed(rng_seed=0):
@@ -101,14 +103,23 @@ def test_density_is_the_sum_over_partitions(clusters, five) -> None:
     held = pyro.poutine.condition(lambda: program(PyroEngine()), data={"head_within": torch.tensor(within)})
     on_pyro = pyro.poutine.trace(held).get_trace().nodes
     w = np.random.default_rng(0).normal(size=(6, 5, k)).astype(np.float32)
-    known, s = partitions(5, clusters or 5, 0.7), float(within[0])
-    exact = np.logaddexp.reduce([
-        log_p + stats.multivariate_normal(cov=(1 - s) * (own[:, None] == own) + s * np.eye(5))
-        .logpdf(np.swapaxes(w, 1, 2).astype(float)).sum(axis=-1)
-        for own, log_p in zip(known.labels, known.log_prior, strict=True)
-    ])
+    exact = sum(
+        mixture(own, float(within[0]), clusters or 5, 0.7) for own in np.split(w, np.cumsum(heads)[:-1], axis=1)
+    )
     np.testing.assert_allclose(on_numpyro["head"]["fn"].log_prob(w), exact, rtol=1e-5)
     np.testing.assert_allclose(on_pyro["head"]["fn"].log_prob(torch.tensor(w)), exact, rtol=1e-5)
+
+
+def mixture(w: np.ndarray, s: float, most: int, concentration: float) -> np.ndarray:
+    """Log density of the heads of one trunk, ``draws × heads × k``, partition by partition."""
+    heads = w.shape[1]
+    known = partitions(heads, min(most, heads), concentration)
+    columns = np.swapaxes(w, 1, 2).astype(float)
+    each = [
+        stats.multivariate_normal(cov=(1 - s) * (own[:, None] == own) + s * np.eye(heads)).logpdf(columns).sum(axis=-1)
+        for own in known.labels
+    ]
+    return np.logaddexp.reduce(known.log_prior[:, None] + each)
 
 
 def test_together_is_the_probability_given_the_heads(five) -> None:
@@ -125,6 +136,10 @@ def test_together_is_the_probability_given_the_heads(five) -> None:
         heads = np.einsum("b,bij->ij", p / p.sum(), known.labels[:, :, None] == known.labels[:, None])
         order = plan.head_of
         np.testing.assert_allclose(found[draw], heads[np.ix_(order, order)], atol=1e-4)
+    apart = Design.of(five).plan(Arrangement(((("any",), ("burst", "size")), (("count",), ("tail",)))))
+    trunk = apart.trunk_of_head[apart.head_of]
+    zero = Clustered(concentration=2.0).pairs(sites, apart)["together"][:, trunk[:, None] != trunk]
+    np.testing.assert_array_equal(zero, 0.0)
     size, burst = five.names.index("size"), five.names.index("burst")
     np.testing.assert_allclose(found[:, size, burst], 1.0, atol=1e-6)
 

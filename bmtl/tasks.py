@@ -300,12 +300,11 @@ class Tasks:
             If the masks do not match the cells.
         """
         masks = _inputs.check_masks(masks, self.names, self.rows)
-        return replace(
-            self,
-            rows=tuple(r[mask] for r, mask in zip(self.rows, masks, strict=True)),
-            y=tuple(y[mask] for y, mask in zip(self.y, masks, strict=True)),
-            exposure=tuple(e[mask] for e, mask in zip(self.exposure, masks, strict=True)),
-        )
+        kept: dict[str, Any] = {
+            name: tuple(own[mask] for own, mask in zip(getattr(self, name), masks, strict=True))
+            for name in ("rows", "y", "exposure")
+        }
+        return replace(self, **kept)
 
     def with_noise_groups(self, labels: Any) -> Tasks:
         """The same tasks with groups of rows whose noises may differ (`bmtl.noise.ByGroup`): sites, instruments, years.

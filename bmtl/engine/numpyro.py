@@ -16,13 +16,16 @@ class _Defined(numpyro.distributions.Distribution):
     """The distribution that `Engine.defined` describes."""
 
     def __init__(self, shape: Any, log_prob: Any, noise: Any, draw: Any) -> None:
-        self.log_prob, self._noise, self._draw = log_prob, noise, draw
+        self._log_prob, self._noise, self._draw = log_prob, noise, draw
         super().__init__(event_shape=shape)
 
     @property
     def support(self) -> Any:
         real = numpyro.distributions.constraints.real
         return numpyro.distributions.constraints.independent(real, len(self.event_shape))
+
+    def log_prob(self, value: Any) -> Any:
+        return self._log_prob(value)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         return self._draw(jax.random.normal(key, (*sample_shape, *self._noise)))

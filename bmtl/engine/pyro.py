@@ -16,12 +16,15 @@ class _Defined(pyro.distributions.TorchDistribution):
     """The distribution that `Engine.defined` describes."""
 
     def __init__(self, shape: Any, log_prob: Any, noise: Any, draw: Any, device: torch.device) -> None:
-        self.log_prob, self._noise, self._draw, self._device = log_prob, noise, draw, device
+        self._log_prob, self._noise, self._draw, self._device = log_prob, noise, draw, device
         super().__init__(event_shape=torch.Size(shape), validate_args=False)
 
     @property
     def support(self) -> Any:
         return torch.distributions.constraints.independent(torch.distributions.constraints.real, self.event_dim)
+
+    def log_prob(self, value: Any) -> Any:
+        return self._log_prob(value)
 
     def sample(self, sample_shape: Any = ()) -> Any:
         return self._draw(torch.randn((*sample_shape, *self._noise), device=self._device))

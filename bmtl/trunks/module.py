@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Module:
     def sample(self, e: Any, x: Any, copies: int) -> Any:
         if e.name not in self.engines:
             raise ValueError(f"a torch module runs on the engine pyro, not on {e.name}")
-        held = {name: value.to(x.device) for name, value in _tensors(self.net).items()}
+        held = _held(self.net, x.device)
         drawn = {name: self._draw(e, name, held[name], copies) for name in self.trained}
         if not drawn:
             return self._features(held, x)[None]
@@ -141,6 +141,12 @@ class Module:
                 raise ValueError(f"{wrong} {name} has shape {shape}, not {saved[name][0]}")
             if name not in self.trained and digest != saved[name][1]:
                 raise ValueError(f"{wrong} {name} is frozen, and has other values")
+
+
+@lru_cache(maxsize=8)
+def _held(net: torch.nn.Module, device: torch.device) -> dict[str, Any]:
+    """`_tensors` on a device, kept there: to move them at every step could take longer than the step."""
+    return {name: value.to(device) for name, value in _tensors(net).items()}
 
 
 def _tensors(net: torch.nn.Module) -> dict[str, Any]:

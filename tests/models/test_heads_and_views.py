@@ -43,8 +43,18 @@ MODELS = {
     "both": SharedTrunk(MLP((4,)), arrangement=MIXED, head_widths=(3,), inputs=SEEN),
 }
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-with_views = pytest.mark.parametrize("model", [m for n, m in MODELS.items() if "view" in n or n == "both"],
-                                     ids=[n for n in MODELS if "view" in n or n == "both"])
+QUICK = ("heads, mixed", "views, mixed", "both")
+quick_models = pytest.mark.parametrize(
+    "model",
+    [pytest.param(own, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, own in MODELS.items()],
+)
+with_views = pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(own, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, own in MODELS.items() if own.inputs
+    ],
+)
 HEAD = {"any": 0, "burst": 1, "size": 1, "count": 2, "tail": 2}
 TRUNK = {"any": 0, "burst": 0, "size": 0, "count": 1, "tail": 1}
 
@@ -57,7 +67,7 @@ def play(model, tasks, *draws):
     return {tasks.names[t]: engine.eta[block.name][:, j] for block in data.blocks() for j, t in enumerate(block.tasks)}
 
 
-@every_model
+@quick_models
 def test_both_engines_agree(model, five, programs) -> None:
     sites = programs.draw(model, five, seed=5)
     expected = float(programs.numpyro(model, five, sites))
@@ -82,7 +92,7 @@ def test_both_engines_agree_on_groups(name, grouped, programs) -> None:
         np.testing.assert_allclose(found[t][0], engine.eta["y_gaussian"][0, t, rows], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [MODELS[name] for name in ("heads, mixed", "views, decoupled", "both")])
+@quick_models
 def test_draws_in_front_equal_draw_by_draw(model, five, programs) -> None:
     draws = [programs.draw(model, five, seed) for seed in (1, 2)]
     together = play(model, five, *draws)
@@ -227,6 +237,7 @@ def test_a_module_with_deep_heads_and_views(five, made, tmp_path) -> None:
     assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::bmtl.errors.ConvergenceWarning")
 def test_extended_with_deep_heads_and_views(five, made) -> None:
     """New heads have layers of their own and see every input; the old ones stay."""

@@ -14,7 +14,7 @@ from bmtl.errors import ConvergenceWarning, FitError, TaskError, TaskWarning
 
 if TYPE_CHECKING:
     from bmtl import diagnostics, families, grouping, noise, relations, trunks
-    from bmtl.advice import Advice, advise
+    from bmtl.advice import Advice, Folds, advise
     from bmtl.arrangement import Arrangement
     from bmtl.fitting.fit import fit
     from bmtl.prior import prior_predictive
@@ -27,6 +27,7 @@ __all__ = [
     "ConvergenceWarning",
     "Fit",
     "FitError",
+    "Folds",
     "TaskError",
     "TaskWarning",
     "Tasks",
@@ -47,6 +48,7 @@ _OBJECTS = {
     "Advice": "bmtl.advice",
     "Arrangement": "bmtl.arrangement",
     "Fit": "bmtl.results",
+    "Folds": "bmtl.advice",
     "Tasks": "bmtl.tasks",
     "advise": "bmtl.advice",
     "fit": "bmtl.fitting.fit",

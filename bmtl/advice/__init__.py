@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from bmtl.advice._advice import Advice
 from bmtl.advice._advise import advise
+from bmtl.advice.folds import Folds
 
-__all__ = ["Advice", "advise"]
+__all__ = ["Advice", "Folds", "advise"]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bmtl.advice.screen import Screen
 from bmtl.arrangement import Arrangement
+from bmtl.errors import TaskError
 from bmtl.results import Fit
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Advice:
         A row a pair: task_a, task_b, verdict, p_merge, p_weight, p_decouple, elpd_gain_a, se_a, elpd_gain_b, se_b
         (nats over all cells of the task, from knowing the other, with single cells left out), correlation and its sd
         (of the functions), residual_correlation (of the noises on shared rows), scale and kind (how b relates to a if
-        they are one function), why.
+        they are one function), drifting (only later rows speak against it), why.
     tasks : DataFrame
         A row a task: task, family, n, elpd and se under the arrangements decoupled, weighted, merged and recommended,
         gain and se_gain (recommended against decoupled, paired), noise and weight with intervals, checks, why.
@@ -74,6 +75,25 @@ class Advice:
     def question(self) -> str:
         """What was asked, as a title."""
         return f"Should these {len(self.tasks)} tasks share one model?"
+
+    def why(self, a: str, b: str | None = None) -> str:
+        """What decided about a pair of tasks, or where a task stands, in sentences with the figures.
+
+        Raises
+        ------
+        TaskError
+            If there is no such task, or the two are one.
+        """
+        names = list(self.tasks["task"])
+        if unknown := [own for own in (a, b) if own is not None and own not in names]:
+            raise TaskError(f"no task {unknown[0]!r}; the tasks are {names}")
+        if b is None:
+            return str(self.tasks.loc[self.tasks["task"] == a, "why"].iloc[0])
+        pair = self.pairs[self.pairs[["task_a", "task_b"]].isin([a, b]).all(axis=1)]
+        if pair.empty:
+            raise TaskError(f"a pair needs two tasks, got {a!r} twice")
+        own = pair.iloc[0]
+        return f"{own['task_a']} and {own['task_b']}: {own['verdict']}. {own['why']}"
 
     def plot(self) -> Figure:
         """Arrangement, ELPD by arrangement, correlations and noises in one figure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,9 +16,11 @@ from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
+from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
 from bmtl.arrangement import Arrangement
+from bmtl.errors import TaskError
 from bmtl.fitting.fit import check_model, choose, choose_trunk
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import Settings, resolve
@@ -43,7 +46,8 @@ def advise(
     engine: str = "auto",
     device: str = "auto",
     seed: int = 0,
-    folds: int = 5,
+    folds: int | Folds = 5,
+    protect: Sequence[str] = (),
     progress: bool | None = None,
     **options: Any,
 ) -> Advice:
@@ -63,8 +67,12 @@ def advise(
         Two tasks or more. Their ``importance`` weights the comparison of arrangements.
     method, engine, device, seed, progress, **options
         As in `bmtl.fit`.
-    folds : int
-        Parts the rows are left out in, where importance sampling cannot leave single cells out. At least 2.
+    folds : int or Folds
+        What refits leave out: so many parts of the rows at random (where importance sampling cannot leave single cells
+        out), or groups of rows, or later rows. A verdict that does not survive `Folds.by_time` but holds for rows
+        left out at random is flagged as drifting.
+    protect : sequence of str
+        Tasks for which no harm beyond noise is accepted, however small or whatever the others gain.
 
     Returns
     -------
@@ -73,7 +81,7 @@ def advise(
     Raises
     ------
     TaskError
-        If there are fewer than two tasks.
+        If there are fewer than two tasks, a protected task is not there, or the folds do not fit the rows.
     TypeError, ValueError
         If the model has no arrangement to vary or noises by group, or an argument is not one there is.
     """
@@ -84,8 +92,10 @@ def advise(
     if isinstance(getattr(model, "noise", None), ByGroup):
         raise ValueError("advise weighs each task by one noise: give a model without noise by group")
     tasks.require(2, "advise")
-    if folds < 2 or folds > tasks.n_rows:
-        raise ValueError(f"folds must lie between 2 and the {tasks.n_rows} rows, got {folds}")
+    folds = Folds.by_row(folds) if isinstance(folds, int) else folds
+    folds.split(tasks, seed)
+    if unknown := sorted(set(protect) - set(tasks.names)):
+        raise TaskError(f"protect names unknown tasks: {unknown}; the tasks are {list(tasks.names)}")
     method_name, settings = resolve(method, options)
     engine, device = choose(engine, device, method_name, engines(model))
 
@@ -106,8 +116,17 @@ def advise(
     best = name(ranked.labels[0], tasks.names, sign)
     # The best comes first: whether cells can be left out shows at its fit, which is needed in any case.
     recommended, *tried = trials.run([best, *base.values()])
-    harmed = _harmed(recommended, tried[0])
+    harmed = _harmed(recommended, tried[0], protect)
     warnings = []
+    drifting: list[str] = []
+    if harmed and folds.kind == "time":
+        at_random = Trials(model, tasks, settings, engine, device, seed, Folds.by_row(folds.k + 1), bars)
+        still = _harmed(*at_random.run([best, base["decoupled"]]), protect)
+        drifting = [own for own in harmed if own not in still]
+    if drifting:
+        warnings.append(
+            f"Drifting: sharing does {', '.join(drifting)} no harm on rows left out at random, but harm on later ones."
+        )
     if harmed:
         warnings.append(
             f"The screen would share {', '.join(harmed)} with other tasks, but left-out cells speak against it: "
@@ -123,7 +142,7 @@ def advise(
     if fit.problems:
         warnings.append(f"The recommended fit did not converge ({fit.problems}): the advice is undecided.")
 
-    pairs = _pairs(screened, tasks, harmed, fit.problems)
+    pairs = _pairs(screened, tasks, harmed, drifting, fit.problems)
     differences = _differences(outcomes, tasks)
     verdict, probability = _whole(ranked, pairs)
     total = differences[differences["arrangement"] == "recommended"]
@@ -164,14 +183,14 @@ def _merged(names: tuple[str, ...], sign: np.ndarray, together: np.ndarray) -> A
     return name(tuple((0, int(own)) for own in first), names, sign)
 
 
-def _harmed(recommended: Trial, decoupled: Trial) -> list[str]:
-    """Tasks that share a trunk and predict left-out cells worse for it, beyond noise."""
+def _harmed(recommended: Trial, decoupled: Trial, protect: Sequence[str]) -> list[str]:
+    """Tasks that share a trunk and predict left-out cells worse for it, beyond noise (and notably, if unprotected)."""
     difference, se = recommended.over(decoupled)
     alone = {trunk[0][0] for trunk in recommended.arrangement.trunks if sum(map(len, trunk)) == 1}
     return [
         own
         for own, d, s in zip(recommended.tasks.names, difference, se, strict=True)
-        if own not in alone and d < -HARM * s and d < -SMALL
+        if own not in alone and d < -HARM * s and (d < -SMALL or own in protect)
     ]
 
 
@@ -192,7 +211,9 @@ def _apart(arrangement: Arrangement, apart: list[str]) -> Arrangement:
     )
 
 
-def _pairs(screened: Screen, tasks: Tasks, harmed: list[str], problems: str) -> pd.DataFrame:
+def _pairs(
+    screened: Screen, tasks: Tasks, harmed: list[str], drifting: list[str], problems: str
+) -> pd.DataFrame:
     rows = []
     for pair in screened.pairs:
         a, b = tasks.names[pair.a], tasks.names[pair.b]
@@ -200,7 +221,7 @@ def _pairs(screened: Screen, tasks: Tasks, harmed: list[str], problems: str) -> 
         overruled = [own for own in (a, b) if own in harmed and verdict in ("merge", "weight")]
         why = reasons.of_pair(pair, verdict, tasks.names, tasks.inputs, screened)
         if overruled:
-            why += f" But sharing a trunk made {' and '.join(overruled)} predict left-out cells worse: not settled."
+            why += " " + reasons.of_harm(overruled, [own for own in overruled if own in drifting])
             verdict = "undecided"
         if problems:
             why = f"Not converged ({problems}), so not settled. {why}"
@@ -222,6 +243,7 @@ def _pairs(screened: Screen, tasks: Tasks, harmed: list[str], problems: str) -> 
                 "residual_correlation": pair.residual_correlation,
                 "scale": pair.scale,
                 "kind": pair.kind,
+                "drifting": bool(set(overruled) & set(drifting)),
                 "why": why,
             }
         )
@@ -233,7 +255,7 @@ def _differences(outcomes: dict[str, Trial], tasks: Tasks) -> pd.DataFrame:
     for arrangement in ("weighted", "merged", "recommended"):
         difference, se = outcomes[arrangement].over(outcomes["decoupled"])
         rows += [
-            (own, arrangement, float(difference[t]), float(se[t]), len(tasks.rows[t]))
+            (own, arrangement, float(difference[t]), float(se[t]), len(outcomes[arrangement].rows[t]))
             for t, own in enumerate(tasks.names)
         ]
     return pd.DataFrame(rows, columns=["task", "arrangement", "difference", "se", "n"])
@@ -241,10 +263,10 @@ def _differences(outcomes: dict[str, Trial], tasks: Tasks) -> pd.DataFrame:
 
 def _total_se(trial: Trial, other: Trial) -> float:
     """Paired standard error of the total difference, with cells of one row summed first: they are not independent."""
-    tasks = trial.tasks
-    by_row = np.zeros(tasks.n_rows)
-    for rows, ours, theirs in zip(tasks.rows, trial.pointwise, other.pointwise, strict=True):
+    by_row = np.zeros(trial.tasks.n_rows)
+    for rows, ours, theirs in zip(trial.rows, trial.pointwise, other.pointwise, strict=True):
         np.add.at(by_row, rows, ours - theirs)
+    by_row = by_row[np.unique(np.concatenate(trial.rows))]
     return float(np.sqrt(len(by_row) * by_row.var()))
 
 
@@ -263,7 +285,7 @@ def _tasks(outcomes: dict[str, Trial], fit: Fit, differences: pd.DataFrame) -> p
         twins = [other for other, relation in others.items() if relation == "merge"]
         partners = [other for other, relation in others.items() if relation == "weight"]
         gain, se = float(own["difference"][t]), float(own["se"][t])
-        why.append(reasons.of_task(partners, twins, gain, se, len(tasks.rows[t])))
+        why.append(reasons.of_task(partners, twins, gain, se, int(own["n"][t])))
     table["why"] = why
     elpd = [f"{kind}_{arrangement}" for arrangement in outcomes for kind in ("elpd", "se")]
     noise = [f"{kind}{end}" for kind in ("noise", "weight") for end in ("", "_low", "_high")]

@@ -10,6 +10,7 @@ import numpy as np
 
 from bmtl import data as arrays_of
 from bmtl import replay
+from bmtl.advice.folds import Folds
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
 from bmtl.diagnostics.convergence import MAX_K, guide_k
@@ -29,14 +30,17 @@ class Trial:
     ----------
     arrangement : Arrangement
     tasks : Tasks
+    rows : list of ndarray
+        For each task the rows of its cells that were left out at some time.
     pointwise : list of ndarray
-        For each task, log predictive density of each of its cells (nats, user's units) when it is left out.
+        Log predictive density of each of them (nats, user's units) when it is left out.
     evidence : str
         How they were left out.
     """
 
     arrangement: Arrangement
     tasks: Tasks
+    rows: list[np.ndarray]
     pointwise: list[np.ndarray]
     evidence: str
 
@@ -65,8 +69,8 @@ class Trials:
     ----------
     model : Model
         With ``arrangement`` among its fields.
-    folds : int
-        ≥ 2.
+    folds : Folds
+        What refits leave out. Single cells are left out, by importance sampling, only where rows are.
     """
 
     def __init__(
@@ -77,17 +81,16 @@ class Trials:
         engine: str,
         device: str,
         seed: int,
-        folds: int,
+        folds: Folds,
         progress: Progress,
     ) -> None:
         self.model, self.tasks, self.settings = model, tasks, settings
         self.engine, self.device, self.seed, self.progress = engine, device, seed, progress
         self.design = Design.of(tasks)
         self.values = arrays_of.arrays(tasks, self.design)
-        rng = np.random.default_rng([seed, 1])
-        self.fold = rng.permutation(np.arange(tasks.n_rows) % folds)
         self.folds = folds
-        self.importance_sampling = not point_trunk(model, settings)
+        self.parts = folds.split(tasks, seed)
+        self.importance_sampling = folds.kind == "row" and not point_trunk(model, settings)
         self._fits: dict[Arrangement, Fit] = {}
         self._trials: dict[Arrangement, Trial] = {}
 
@@ -120,23 +123,28 @@ class Trials:
         loo = fit.loo
         self.importance_sampling = all(own.trusted for own in loo.values())
         pointwise = [loo[name].pointwise for name in self.tasks.names]
-        self._trials[arrangement] = Trial(arrangement, self.tasks, pointwise, LOO)
+        self._trials[arrangement] = Trial(arrangement, self.tasks, list(self.tasks.rows), pointwise, LOO)
 
     def _leave_rows_out(self, arrangement: Arrangement) -> None:
         model = replace(self.model, arrangement=arrangement)
         masks = [
-            {name: value & (self.fold != fold) for name, value in self.values.items() if name.startswith("mask/")}
-            for fold in range(self.folds)
+            {name: value & train for name, value in self.values.items() if name.startswith("mask/")}
+            for train, _ in self.parts
         ]
-        pointwise = [np.full(len(rows), np.nan) for rows in self.tasks.rows]
-        for fold, draws in enumerate(self._sample(model, light(self.settings), masks)):
+        rows: list[list[np.ndarray]] = [[] for _ in self.tasks.names]
+        pointwise: list[list[np.ndarray]] = [[] for _ in self.tasks.names]
+        fitted = self._sample(model, light(self.settings), masks)
+        for (_, out), draws in zip(self.parts, fitted, strict=True):
             flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
-            (out,) = np.nonzero(self.fold == fold)
-            held = replay.log_predictive(model, self.tasks, flat, out)
-            for own, rows, value in zip(pointwise, self.tasks.rows, held, strict=True):
-                own[self.fold[rows] == fold] = value
-        evidence = f"{self.folds}-fold refits, rows left out"
-        self._trials[arrangement] = Trial(arrangement, self.tasks, pointwise, evidence)
+            held = replay.log_predictive(model, self.tasks, flat, np.flatnonzero(out))
+            for t, own in enumerate(self.tasks.rows):
+                rows[t].append(own[out[own]])
+                pointwise[t].append(held[t])
+        evidence = f"{len(self.parts)}-fold refits, {self.folds.in_words}"
+        self._trials[arrangement] = Trial(
+            arrangement, self.tasks, [np.concatenate(own) for own in rows],
+            [np.concatenate(own) for own in pointwise], evidence,
+        )
 
     def _sample(self, model: Any, settings: Settings, masks: list[dict[str, np.ndarray]] | None) -> list[Draws]:
         return sample(

@@ -95,6 +95,19 @@ def _gains(pair: PairEvidence, a: str, b: str) -> str:
     )
 
 
+def of_harm(harmed: Sequence[str], drifting: Sequence[str]) -> str:
+    """Why refits overrule a pair's verdict."""
+    if drifting:
+        return (
+            f"But sharing a trunk made {_listed(harmed)} predict later rows worse, though not rows left out at random: "
+            "the relation drifts, so not settled."
+        )
+    return (
+        f"But sharing a trunk made {_listed(harmed)} predict left-out cells worse: not settled. Where functions are "
+        "related, that is often competition for the capacity of the trunk, which a wider one cures."
+    )
+
+
 def of_task(partners: Sequence[str], twins: Sequence[str], gain: float, se: float, n: int) -> str:
     """Why a task stands where it does in the recommended arrangement."""
     if not partners and not twins:

@@ -142,7 +142,7 @@ def test_bad_calls_say_what_is_wrong() -> None:
         bmtl.advise(Decoupled(), tasks)
     with pytest.raises(TypeError, match="did you mean SharedTrunk"):
         bmtl.advise(SharedTrunk, tasks)
-    with pytest.raises(ValueError, match="folds must lie between 2 and the 200 rows, got 1"):
+    with pytest.raises(ValueError, match="folds must be at least 2, got 1"):
         bmtl.advise(SharedTrunk(), tasks, folds=1)
     with pytest.raises(TypeError, match="no option speed"):
         bmtl.advise(SharedTrunk(), tasks, speed=11)

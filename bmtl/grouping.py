@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+Array = NDArray[np.float64]
 Losses = Mapping[frozenset[str], Mapping[str, Any]]
 TIE = 1e-9
 """Relative difference of total losses that is none."""
@@ -225,7 +226,7 @@ def _candidates(losses: Losses | Iterable[Candidate], cost: Any) -> Sequence[Can
     return found
 
 
-def _table(candidates: Sequence[Candidate], names: Sequence[str]) -> NDArray[np.float64]:
+def _table(candidates: Sequence[Candidate], names: Sequence[str]) -> Array:
     """Losses, ``draws × tasks × candidates``; infinite where a candidate does not know a task."""
     counts = {np.size(own.losses[t]) for own in candidates for t in own.tasks}
     if len(counts - {1}) > 1:
@@ -238,15 +239,22 @@ def _table(candidates: Sequence[Candidate], names: Sequence[str]) -> NDArray[np.
     return table
 
 
-def _cheapest(serves: NDArray[np.bool_], costs: NDArray[np.float64]) -> float:
+def _solve(gain: Array, whole: Array, limits: Sequence[LinearConstraint]) -> tuple[Array, float]:
+    """Variables in [0, 1] with the least gain, those marked whole being 0 or 1, to the optimum."""
+    found: Any = milp(
+        gain, integrality=whole.astype(int), bounds=Bounds(0, 1), constraints=limits, options={"mip_rel_gap": 0.0}
+    )
+    if found.x is None:
+        raise RuntimeError(f"the choice of networks could not be solved: {found.message}")
+    return np.asarray(found.x), float(found.fun)
+
+
+def _cheapest(serves: NDArray[np.bool_], costs: Array) -> float:
     """Least cost of a choice in which every task is served."""
-    found = milp(costs, integrality=1, bounds=Bounds(0, 1), constraints=LinearConstraint(serves.astype(float), lb=1))
-    return float(found.fun)
+    return _solve(costs, np.ones(len(costs)), [LinearConstraint(serves.astype(float), lb=1)])[1]
 
 
-def _best(
-    losses: NDArray[np.float64], costs: NDArray[np.float64], budget: float
-) -> tuple[NDArray[np.intp], float]:
+def _best(losses: Array, costs: Array, budget: float) -> tuple[NDArray[np.intp], float]:
     """Chosen candidates, and their total loss.
 
     Whether candidate c is chosen is y_c, and whether it serves task t is x_tc ≤ y_c: facility location.
@@ -267,12 +275,10 @@ def _best(
         LinearConstraint(once, 1, 1), LinearConstraint(opened, ub=0), LinearConstraint(spent, ub=budget * (1 + TIE))
     ]
     whole = np.concatenate([np.ones(n), np.zeros(m)])
-    options = {"mip_rel_gap": 0.0}
-    first = milp(gain, integrality=whole, bounds=Bounds(0, 1), constraints=limits, options=options)
+    first, least = _solve(gain, whole, limits)
     # Of all choices that are as good, the cheapest.
-    as_good = LinearConstraint(gain, ub=first.fun + 1e-7)
-    second = milp(spent, integrality=whole, bounds=Bounds(0, 1), constraints=[*limits, as_good], options=options)
-    candidates = [np.flatnonzero(own.x[:n] > 0.5) for own in (first, second) if own.x is not None]
+    second, _ = _solve(spent, whole, [*limits, LinearConstraint(gain, ub=least + 1e-7)])
+    candidates = [np.flatnonzero(own[:n] > 0.5) for own in (first, second)]
     totals = [np.min(losses[:, own], axis=1).sum() for own in candidates]
-    pick = len(candidates) - 1 if totals[-1] <= totals[0] + TIE * abs(totals[0]) else 0
+    pick = int(totals[1] <= totals[0] + TIE * abs(totals[0]))
     return candidates[pick], float(totals[pick])

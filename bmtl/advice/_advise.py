@@ -121,7 +121,8 @@ def advise(
     drifting: list[str] = []
     if harmed and folds.kind == "time":
         at_random = Trials(model, tasks, settings, engine, device, seed, Folds.by_row(folds.k + 1), bars)
-        still = _harmed(*at_random.run([best, base["decoupled"]]), protect)
+        shared, apart = at_random.run([best, base["decoupled"]])
+        still = _harmed(shared, apart, protect)
         drifting = [own for own in harmed if own not in still]
     if drifting:
         warnings.append(

@@ -125,6 +125,7 @@ def test_what_was_fitted_stays(settings, beside, five, made) -> None:
     assert "settled" in set(out.checks["check"]) and not out.converged
 
 
+@pytest.mark.slow
 @unsettled
 def test_the_features_are_those_of_the_trunk_beside(five, made) -> None:
     """A head on known features, again: η of the new task from the trunk's own sites, in numpy."""
@@ -144,6 +145,7 @@ def test_the_features_are_those_of_the_trunk_beside(five, made) -> None:
         np.testing.assert_allclose(found[t], eta, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @unsettled
 def test_the_same_rows_are_not_doubled(five, made, tmp_path) -> None:
     fit = made(SharedTrunk(Linear(2)), five, SVI(draws=20))

@@ -74,7 +74,7 @@ def test_both_engines_agree(model, five, programs) -> None:
     np.testing.assert_allclose(float(programs.pyro(model, five, sites)), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["heads, mixed", "both"])
+@pytest.mark.parametrize("name", [pytest.param("heads, mixed", marks=pytest.mark.slow), "both"])
 def test_both_engines_agree_on_groups(name, grouped, programs) -> None:
     """Each row of one task: the same as each task alone at its own rows."""
     tasks = grouped("gaussian")

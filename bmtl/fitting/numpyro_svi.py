@@ -17,9 +17,10 @@ from bmtl.data import Data, Design, take_rows
 from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
+from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
-from bmtl.fitting.settings import MAP, RANK, SVI, is_point
+from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
 from bmtl.model import Model
 
@@ -140,6 +141,9 @@ class NumPyroSVI:
         if self.settings.guide == "full_rank":
             return params | {"tril": INIT_SCALE * jnp.eye(free)}
         params |= {"log_scale": jnp.full(free, np.log(INIT_SCALE))}
+        if self.settings.guide == "flow":
+            keys = jax.random.split(jax.random.fold_in(key, 1), FLOWS)
+            params |= {"flow": [autoregressive(free)[0](own, (free,))[1] for own in keys]}
         if self.settings.guide == "low_rank":
             rank = min(free, RANK)
             params |= {"factor": 0.1 * INIT_SCALE * jax.random.normal(jax.random.fold_in(key, 1), (free, rank))}
@@ -153,16 +157,22 @@ class NumPyroSVI:
             return dist.MultivariateNormal(params["loc"], scale_tril=jnp.tril(tril, -1) + jnp.diag(diagonal))
         if "factor" in params:
             return dist.LowRankMultivariateNormal(params["loc"], params["factor"], jnp.exp(2 * params["log_scale"]))
+        if "flow" in params:
+            return flow(params)
         if "log_scale" in params:
             return dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
         return dist.Delta(params["loc"], event_dim=1)
 
     def negative_elbo(self, params: Mapping[str, Any], key: Any, arrays: Mapping[str, Any], scale: Any = 1.0) -> Any:
-        """One-draw estimate of −ELBO, with the guide's entropy in closed form."""
+        """One-draw estimate of −ELBO, with the entropy of a Gaussian guide in closed form."""
         q = self.posterior(params)
-        entropy = 0.0 if isinstance(self.settings, MAP) else q.entropy()
-        z = jnp.concatenate([params["point"], q.sample(key)])
-        return -self.latent.log_density(z, arrays, scale) - entropy
+        free, log_q = draw_from(q, key)
+        if isinstance(self.settings, MAP):
+            log_q = 0.0
+        elif "flow" not in params:
+            log_q = -q.entropy()
+        z = jnp.concatenate([params["point"], free])
+        return log_q - self.latent.log_density(z, arrays, scale)
 
     def _chunk(self, params: Any, state: Any, fixed: Any, each: Any, key: Any, rate: Any, likelihood: Any) -> Any:
         folds, restarts = params["loc"].shape[:2]
@@ -193,9 +203,9 @@ class NumPyroSVI:
         q = self.posterior(params)
 
         def one(key: Any) -> Any:
-            free = q.sample(key)
+            free, log_q = draw_from(q, key)
             z = jnp.concatenate([params["point"], free])
-            return self.latent.constrain(z), self.latent.log_density(z, arrays) - q.log_prob(free)
+            return self.latent.constrain(z), self.latent.log_density(z, arrays) - log_q
 
         return jax.lax.map(one, jax.random.split(key, draws))
 

@@ -18,7 +18,7 @@ from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.pyro_latent import Latent
-from bmtl.fitting.settings import MAP, RANK, SVI, is_point
+from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
 from bmtl.model import Model
 
@@ -77,6 +77,12 @@ class PyroSVI:
         cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
         self.settling = Settling(1, cells)
         self.params = {name: value.requires_grad_() for name, value in self._initial().items()}
+        self.flows = torch.nn.ModuleList()
+        size = len(self.params["loc"])
+        if isinstance(settings, SVI) and settings.guide == "flow":
+            for _ in range(FLOWS):
+                self.flows.append(dist.transforms.affine_autoregressive(size, hidden_dims=[max(size, HIDDEN)]))
+            self.flows.to(engine.device)
 
     def _initial(self) -> dict[str, torch.Tensor]:
         z = self.latent.start().detach()
@@ -101,22 +107,38 @@ class PyroSVI:
             return dist.MultivariateNormal(params["loc"], scale_tril=tril)
         if "factor" in params:
             return dist.LowRankMultivariateNormal(params["loc"], params["factor"], torch.exp(2 * params["log_scale"]))
+        if self.flows:
+            return self._flow()
         if "log_scale" in params:
             return dist.Normal(params["loc"], torch.exp(params["log_scale"])).to_event(1)
         return dist.Delta(params["loc"], event_dim=1)
 
+    def _flow(self) -> Any:
+        """``z = loc + scale · flows(ε)``; the same as `bmtl.fitting.numpyro_flow.flow`."""
+        loc, scale = self.params["loc"], torch.exp(self.params["log_scale"])
+        back = torch.arange(len(loc) - 1, -1, -1, device=self.device)
+        parts: list[Any] = []
+        for own in self.flows:
+            parts += [own, dist.transforms.Permute(back)]
+        place = torch.distributions.AffineTransform(loc, scale, event_dim=1, cache_size=1)
+        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
+        return dist.TransformedDistribution(base, [*parts, place])
+
     def negative_elbo(self, arrays: Mapping[str, Any], scale: float = 1.0) -> torch.Tensor:
-        """One-draw estimate of −ELBO, with the guide's entropy in closed form."""
+        """One-draw estimate of −ELBO, with the entropy of a Gaussian guide in closed form."""
         q = self.posterior()
-        z = torch.cat([self.params["point"], q.rsample()])
+        free = q.rsample()
+        z = torch.cat([self.params["point"], free])
         loss = -self.latent.log_density(z, arrays, scale)
-        return loss if isinstance(self.settings, MAP) else loss - q.entropy()
+        if isinstance(self.settings, MAP):
+            return loss
+        return loss + (q.log_prob(free) if self.flows else -q.entropy())
 
     def train(self, progress: Progress) -> None:
         """Optimise until the ELBO has settled or the steps are spent."""
         settings = self.settings
         batch = min(settings.batch_size, self.n_rows)
-        adam = torch.optim.Adam(list(self.params.values()), lr=settings.learning_rate)
+        adam = torch.optim.Adam([*self.params.values(), *self.flows.parameters()], lr=settings.learning_rate)
         losses = torch.zeros(CHUNK, device=self.device)
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for number in range(-(-settings.max_steps // CHUNK)):
@@ -145,13 +167,14 @@ class PyroSVI:
     def draw(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Guide draws of the sites, and log p − log q of each."""
         q = self.posterior()
-        free = [q.sample() for _ in range(self.settings.draws)]
-        latents = [torch.cat([self.params["point"], own]) for own in free]
-        sites = [self.latent.constrain(z) for z in latents]
-        ratio = [
-            float(self.latent.log_density(z, self.arrays) - q.log_prob(own))
-            for z, own in zip(latents, free, strict=True)
-        ]
+        sites, ratio = [], []
+        for _ in range(self.settings.draws):
+            # Scored at once, while a flow remembers how it made the draw: to invert it is slow.
+            free = q.sample()
+            log_q = q.log_prob(free)
+            z = torch.cat([self.params["point"], free])
+            sites.append(self.latent.constrain(z))
+            ratio.append(float(self.latent.log_density(z, self.arrays) - log_q))
         return {name: torch.stack([own[name] for own in sites]).cpu().numpy() for name in sites[0]}, np.array(ratio)
 
 

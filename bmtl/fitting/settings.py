@@ -7,10 +7,14 @@ from typing import Any
 
 from bmtl.model import in_trunk
 
-GUIDES = ("mean_field", "low_rank", "full_rank")
+GUIDES = ("mean_field", "low_rank", "full_rank", "flow")
 TRUNKS = ("auto", "point", "guide")
 RANK = 16
 """Rank of the low-rank guide's covariance factor."""
+FLOWS = 2
+"""Flows one after another; after each the order of the coordinates is reversed."""
+HIDDEN = 32
+"""Units of a flow's hidden layer, or as many as coordinates if these are more."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,10 @@ class SVI:
 
     Parameters
     ----------
-    guide : {"mean_field", "low_rank", "full_rank"}
-        Gaussian approximation on the unconstrained scale. Mean-field intervals are too narrow where parameters are
-        correlated.
+    guide : {"mean_field", "low_rank", "full_rank", "flow"}
+        Approximation on the unconstrained scale: Gaussian, or two inverse autoregressive flows (Kingma et al., NeurIPS
+        2016), which can bend and whose cost grows with the square of the number of parameters. Mean-field intervals
+        are too narrow where parameters are correlated.
     trunk : {"auto", "point", "guide"}
         What becomes of the trunk's parameters: estimated by their posterior mode, with heads, amplitudes, intercepts
         and noises under the guide (a "neural linear" model: Ober & Rasmussen, 2019), or under the guide too. A

@@ -50,7 +50,7 @@ def test_unknown_engine(pair) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SVI(guide="iaf"), "unknown guide 'iaf'; known: mean_field, low_rank, full_rank"),
+        (lambda: SVI(guide="iaf"), "unknown guide 'iaf'; known: mean_field, low_rank, full_rank, flow"),
         (lambda: SVI(trunk="free"), "'free'.*known: .*point, guide"),
         (lambda: SVI(restarts=0), "restarts must be ≥ 1, got 0"),
         (lambda: SVI(max_steps=0), "max_steps must be ≥ 1"),

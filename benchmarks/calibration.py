@@ -12,8 +12,8 @@ others being those of the base case: `SharedTrunk`, Gaussian outcomes, independe
   quantities, for each guide, on NumPyro and (with fewer simulations, for they follow one another) on Pyro.
 
 Usage: ``python -m benchmarks.calibration [--simulations 200] [--pyro 20] [--seed 0] [--all] [--methods nuts svi pyro]
-[--guides mean_field low_rank full_rank flow] [--only 'SharedTrunk/gaussian/*'] [--out FILE.json]``. ``--out`` is written
-after every case; results that it holds already and that are not made again stay in it.
+[--guides mean_field low_rank full_rank flow] [--only 'SharedTrunk/gaussian/*'] [--out FILE.json]``. ``--out`` is
+written after every case; results that it holds already and that are not made again stay in it.
 """
 
 from __future__ import annotations

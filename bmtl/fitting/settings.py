@@ -25,8 +25,8 @@ class SVI:
     ----------
     guide : {"mean_field", "low_rank", "full_rank", "flow"}
         Approximation on the unconstrained scale: Gaussian, or two inverse autoregressive flows (Kingma et al., NeurIPS
-        2016), which can bend and whose cost grows with the square of the number of parameters. Mean-field intervals
-        are too narrow where parameters are correlated.
+        2016), which can bend, whose cost grows with the square of the number of parameters, and which can overflow
+        (`FitError`) on data with next to no noise. Mean-field intervals are too narrow where parameters are correlated.
     trunk : {"auto", "point", "guide"}
         What becomes of the trunk's parameters: estimated by their posterior mode, with heads, amplitudes, intercepts
         and noises under the guide (a "neural linear" model: Ober & Rasmussen, 2019), or under the guide too. A

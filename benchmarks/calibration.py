@@ -12,7 +12,7 @@ others being those of the base case: `SharedTrunk`, Gaussian outcomes, independe
   quantities, for each guide, on NumPyro and (with fewer simulations, for they follow one another) on Pyro.
 
 Usage: ``python -m benchmarks.calibration [--simulations 200] [--pyro 20] [--seed 0] [--all] [--methods nuts svi pyro]
-[--guides mean_field low_rank full_rank flow] [--only 'SharedTrunk/gaussian/*'] [--out FILE.json]``. ``--out`` is
+[--guides mean_field low_rank full_rank] [--only 'SharedTrunk/gaussian/*'] [--out FILE.json]``. ``--out`` is
 written after every case; results that it holds already and that are not made again stay in it.
 """
 
@@ -97,6 +97,9 @@ class Case(NamedTuple):
             return SharedTrunk(trunk, relation=RELATIONS[self.relation])
         return {"Decoupled": Decoupled, "Merged": Merged}[self.model](trunk)
 
+
+GAUSSIAN = ("mean_field", "low_rank", "full_rank")
+"""Guides of the table: a flow can overflow on simulated data without noise, and then all data sets fail together."""
 
 BASE = Case("SharedTrunk", "gaussian", "Independent", "Identity")
 
@@ -204,7 +207,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--all", action="store_true", help="every combination of parts")
     parser.add_argument("--methods", nargs="+", choices=("nuts", "svi", "pyro"), default=("nuts", "svi", "pyro"))
-    parser.add_argument("--guides", nargs="+", choices=GUIDES, default=GUIDES)
+    parser.add_argument("--guides", nargs="+", choices=GUIDES, default=GAUSSIAN)
     parser.add_argument("--only", default="*", help="pattern of model/family/relation/trunk")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()

@@ -76,9 +76,13 @@ class Design:
         cells = [(family, tasks.y_std(t), tasks.exposure[t]) for t, family in enumerate(tasks.families)]
         if tasks.layout == "long":
             # Groups have one outcome: the prior of each is set at all of it, not at a group's own few cells.
-            y, exposure = (np.concatenate(own) for own in zip(*[own[1:] for own in cells], strict=True))
-            cells = [(family, y, exposure) for family in tasks.families]
-        priors = [family.intercept(y, exposure) for family, y, exposure in cells]
+            _, y, exposure = zip(*cells, strict=True)
+            cells = [(tasks.families[0], np.concatenate(y), np.concatenate(exposure))]
+        found = [
+            (family.intercept(y, exposure), family.spread(y, exposure), family.reference(y, exposure))
+            for family, y, exposure in cells
+        ]
+        priors, spreads, references = zip(*found * (tasks.n_tasks // len(found)), strict=True)
         return cls(
             names=tasks.names,
             families=tasks.families,
@@ -87,9 +91,9 @@ class Design:
             inputs=tasks.inputs,
             intercept_loc=np.concatenate([np.atleast_1d(loc) for loc, _ in priors]),
             intercept_scale=np.concatenate([np.broadcast_to(scale, np.shape(loc) or 1) for loc, scale in priors]),
-            amplitude_scale=np.array([family.spread(y, exposure) for family, y, exposure in cells]),
+            amplitude_scale=np.array(spreads),
             unit=np.asarray(tasks.y_scale),
-            reference=tuple(family.reference(y, exposure) for family, y, exposure in cells),
+            reference=references,
             levels=tasks.noise_levels,
         )
 

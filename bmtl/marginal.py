@@ -22,7 +22,7 @@ from jax.scipy.linalg import solve_triangular
 from bmtl.data import Data, Design
 from bmtl.engine.replay import Replay
 from bmtl.errors import TaskError
-from bmtl.model import noise_site
+from bmtl.model import noises
 from bmtl.noise import ByGroup
 
 
@@ -74,11 +74,14 @@ class Rows(NamedTuple):
 
     def left(self, beta: Any) -> Any:
         """``Aᵀ(y − Aβ)``, ``T × q``."""
-        return self.each(lambda A, r: r @ A, self.mask * (self.y - self.each(lambda A, b: b @ A.T, beta)))
+        return self.each(lambda A, r: r @ A, self._residual(beta))
 
     def squares(self, beta: Any) -> Any:
         """``|y − Aβ|²``, ``(T,)``."""
-        return jnp.sum(self.mask * (self.y - self.each(lambda A, b: b @ A.T, beta)) ** 2, axis=-1)
+        return jnp.sum(self._residual(beta) ** 2, axis=-1)
+
+    def _residual(self, beta: Any) -> Any:
+        return self.mask * (self.y - self.each(lambda A, b: b @ A.T, beta))
 
 
 class Moments(NamedTuple):
@@ -172,8 +175,7 @@ class Marginal:
         AA = found.gram()
         prior = model.relation.gaussian(e, self.plan, design, AA.shape[-1] - 1, model.amplitude)
         (block,) = self.data.blocks()
-        reference = np.stack(design.reference)
-        sigma = block.family.sample_noise(e, noise_site(block.name), model.noise, design.unit, reference)
+        sigma = noises(e, block.name, block.tasks, design, model.noise)
 
         precision = sigma**-2
         h = jnp.einsum("tqm,tq->tm", prior.factor, precision[:, None] * found.left(prior.loc))

@@ -95,11 +95,8 @@ def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) 
         family, members = block.family, block.tasks
         # Linear predictors of the block's tasks, ``tasks × predictors of one``.
         places = np.flatnonzero(np.isin(plan.task_of, members)).reshape(len(members), family.n_predictors)
-        reference = np.stack([design.reference[t] for t in members])
-        each = noises_a_task(noise, design)
-        unit, reference = np.repeat(design.unit[members], each), np.repeat(reference, each, axis=0)
-        scale = family.sample_noise(e, noise_site(block.name), noise, unit, reference)
-        if each > 1:
+        scale = noises(e, block.name, members, design, noise)
+        if noises_a_task(noise, design) > 1:
             scale = _of_group(e, scale, data, len(members), family.noise_dims)
         elif data.task is None:
             scale = e.xp.expand_dims(scale, axis=-1 - family.noise_dims)
@@ -119,6 +116,14 @@ def _own(e: Any, task: Any, f: Any, intercept: Any, a: Any, plan: Plan, places: 
     of_row = e.asarray(plan.head_of[places])[task]
     own = e.xp.sum(f * (of_row == e.asarray(np.arange(f.shape[-2]))[:, None]), axis=-2)
     return intercept[..., places][..., task] + a[..., places][..., task] * own
+
+
+def noises(e: Any, block: str, members: np.ndarray, design: Design, prior: Scale) -> Any:
+    """Draw the noises of a block's tasks, ``tasks`` (or ``tasks · groups``, of which groups are the faster index)."""
+    each = noises_a_task(prior, design)
+    unit = np.repeat(design.unit[members], each)
+    reference = np.repeat(np.stack([design.reference[t] for t in members]), each, axis=0)
+    return design.families[members[0]].sample_noise(e, noise_site(block), prior, unit, reference)
 
 
 def noises_a_task(noise: Scale, design: Design) -> int:

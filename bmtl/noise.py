@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -29,7 +29,23 @@ class Scale(Protocol):
 
 
 @dataclass(frozen=True)
-class HalfNormal:
+class _Half:
+    """The half of a distribution around zero, with the natural scale of each task."""
+
+    scale: float = 1.0
+
+    dist: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        positive(type(self).__name__, "scale", self.scale)
+
+    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
+        half = getattr(e.dist, self.dist)
+        return e.sample(name, half(e.asarray(self.scale * scale)).to_event(1))
+
+
+@dataclass(frozen=True)
+class HalfNormal(_Half):
     """``HalfNormal(scale)`` on the modelled scale, where outcomes have unit spread: it follows the data's units.
 
     Parameters
@@ -38,17 +54,11 @@ class HalfNormal:
         > 0.
     """
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        _positive(type(self).__name__, "scale", self.scale)
-
-    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
-        return e.sample(name, e.dist.HalfNormal(e.asarray(self.scale * scale)).to_event(1))
+    dist = "HalfNormal"
 
 
 @dataclass(frozen=True)
-class HalfCauchy:
+class HalfCauchy(_Half):
     """``HalfCauchy(scale)`` on the modelled scale: half of its mass is below ``scale``, and its tail is heavy.
 
     Gelman, "Prior distributions for variance parameters in hierarchical models", Bayesian Analysis, 2006.
@@ -59,13 +69,7 @@ class HalfCauchy:
         > 0.
     """
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        _positive(type(self).__name__, "scale", self.scale)
-
-    def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
-        return e.sample(name, e.dist.HalfCauchy(e.asarray(self.scale * scale)).to_event(1))
+    dist = "HalfCauchy"
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ class InverseGamma:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive(type(self).__name__, "shape", self.shape)
-        _positive(type(self).__name__, "scale", self.scale)
+        positive(type(self).__name__, "shape", self.shape)
+        positive(type(self).__name__, "scale", self.scale)
 
     def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
         squared = e.dist.InverseGamma(e.asarray(np.full(scale.shape, self.shape)), e.asarray(self.scale * scale**2))
@@ -123,7 +127,7 @@ class Known:
     value: float
 
     def __post_init__(self) -> None:
-        _positive(type(self).__name__, "value", self.value)
+        positive(type(self).__name__, "value", self.value)
 
     def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
         return e.asarray(self.value / unit)
@@ -151,7 +155,8 @@ class ByGroup:
         return self.prior.sample(e, name, scale, unit)
 
 
-def _positive(owner: str, field: str, value: float) -> None:
+def positive(owner: str, field: str, value: float) -> None:
+    """Raise ValueError unless a part's field is a finite number > 0."""
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"{owner} needs a finite {field} > 0, got {value}")
 

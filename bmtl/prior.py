@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +9,7 @@ import xarray as xr
 from arviz_base import from_dict
 
 from bmtl import replay, trees
-from bmtl.data import Data, Design, arrays
-from bmtl.engine.numpyro import NumPyroEngine
+from bmtl.data import arrays
 from bmtl.fitting.fit import check_model
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.model import Model, engines
@@ -21,13 +18,9 @@ from bmtl.tasks import Tasks
 
 def prior_draws(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
     """Latent sites drawn from the prior, ``draws × event shape``, on the modelled scale."""
-    design = Design.of(tasks)
+    design = replay.design_of(tasks)
     values = {name: jnp.asarray(value) for name, value in arrays(tasks, design).items()}
-
-    def program(values: Any, scale: Any = 1.0) -> None:
-        model.program(NumPyroEngine(), Data(design, values, scale))
-
-    latent = Latent(program, values, lambda site: False)
+    latent = Latent.of(model, design, values)
     keys = jax.random.split(jax.random.PRNGKey(seed), draws)
     found = jax.jit(jax.vmap(lambda key: latent.constrain(latent.start(key))))(keys)
     return {name: np.asarray(value) for name, value in found.items()}
@@ -65,8 +58,7 @@ def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0
     sites = prior_draws(model, tasks, draws, seed)
     labels = trees.variables(tasks.names)
     replicated = replay.replicate(model, tasks, sites, seed)
-    dims = {label: [f"obs_{label}"] for label in labels}
-    coords = {f"obs_{label}": rows for label, rows in zip(labels, tasks.rows, strict=True)}
+    dims, coords = trees.cells(tasks, labels)
     return from_dict(
         {
             "prior": {name: value[None] for name, value in sites.items()},

@@ -186,11 +186,6 @@ def fisher_information(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarra
     return [value / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
-def fisher_weights(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Expected Fisher information of one observation about its linear predictor, mean over cells, per draw."""
-    return [value.mean(axis=1) for value in fisher_information(model, tasks, sites)]
-
-
 def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Linear predictor of every observed cell on the modelled scale, ``draws × cells`` for each task.
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from bmtl import _frames, replay
-from bmtl.data import Design
 from bmtl.errors import TaskError
 from bmtl.model import noise_site, noises_a_task
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 def noise(fit: Fit) -> dict[str, np.ndarray]:
     """See `bmtl.Fit.noise`."""
-    design, each, out = Design.of(fit.tasks), by_group(fit), {}
+    design, each, out = replay.design_of(fit.tasks), by_group(fit), {}
     for block, members in design.groups.items():
         if design.families[members[0]].noise_name is None:
             continue
@@ -59,7 +58,7 @@ def weights(fit: Fit, prob: float) -> pd.DataFrame:
 def by_group(fit: Fit) -> int:
     """Noises of each task."""
     prior: Any = getattr(fit.model, "noise", None)
-    return noises_a_task(prior, Design.of(fit.tasks))
+    return noises_a_task(prior, replay.design_of(fit.tasks))
 
 
 def new_groups(fit: Fit, group: Any, n: int) -> np.ndarray | None:

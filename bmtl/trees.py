@@ -11,7 +11,6 @@ import xarray as xr
 from arviz_base import from_dict
 
 from bmtl import replay, versions
-from bmtl.data import Design
 from bmtl.model import specification
 from bmtl.trunks import Identity
 
@@ -46,10 +45,16 @@ def variables(names: Sequence[str]) -> list[str]:
     return out
 
 
+def cells(tasks: Tasks, labels: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Dimensions and coordinates of variables that hold each task's observed cells."""
+    coords = {f"obs_{label}": rows for label, rows in zip(labels, tasks.rows, strict=True)}
+    return {label: [f"obs_{label}"] for label in labels}, coords
+
+
 def build(fit: Fit) -> xr.DataTree:
     """The tree described in `Fit.data`."""
     tasks, draws = fit.tasks, fit.draws
-    design = Design.of(tasks)
+    design = replay.design_of(tasks)
     labels = variables(tasks.names)
     coords: dict[str, Any] = {"task": list(tasks.names), "input": list(tasks.inputs)}
     dims: dict[str, list[str]] = {"intercept": ["task"], "amplitude": ["task"], "head": ["head_of", "feature"]}
@@ -76,9 +81,8 @@ def build(fit: Fit) -> xr.DataTree:
         posterior["noise"] = np.stack(list(noises.values()), axis=-1)
         dims["noise"] = ["noise_task"]
         coords["noise_task"] = list(noises)
-    for label, rows in zip(labels, tasks.rows, strict=True):
-        dims[label] = [f"obs_{label}"]
-        coords[f"obs_{label}"] = rows
+    own_dims, own_coords = cells(tasks, labels)
+    dims, coords = dims | own_dims, coords | own_coords
     chains, n_draws = draws.shape
     kept = int(np.clip(PREDICTIVE_CELLS // (int(np.sum(tasks.n_cells)) * chains), 1, n_draws))
     some = np.linspace(0, n_draws - 1, kept).astype(int)

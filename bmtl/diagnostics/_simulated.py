@@ -12,7 +12,6 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
 from bmtl.data import Data, Design, arrays
-from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.engine.replay import Replay
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.model import Model
@@ -76,11 +75,7 @@ class Simulated:
 
     def latent_of(self, model: Model) -> Latent:
         """Flat coordinates of a model's latent sites on this design."""
-
-        def program(arrays: Mapping[str, Any], scale: Any = 1.0) -> None:
-            model.program(NumPyroEngine(), Data(self.design, arrays, scale))
-
-        return Latent(program, {**self.fixed, **self._outcomes}, lambda site: False)
+        return Latent.of(model, self.design, {**self.fixed, **self._outcomes})
 
     def _replay(self, sites: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[Replay, Data]:
         engine, data = Replay(sites), Data(self.design, {**self.fixed, **own})

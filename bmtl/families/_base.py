@@ -89,7 +89,10 @@ class Family:
         return self.amplitude
 
     def reference(self, y: Array, exposure: Array | float = 1.0) -> Array:
-        """What the prior on the family's own parameters is centred at, from the outcomes of one task; here nothing."""
+        """What the prior on the family's own parameters is set at, from the outcomes of one task; here nothing.
+
+        Of a family with one noise: the natural scale of it, 1 if there is none.
+        """
         return np.empty(0)
 
     def sample_noise(self, e: Any, name: str, prior: Scale, unit: Array, reference: Array) -> Any:
@@ -108,8 +111,8 @@ class Family:
         -------
         array, shape (tasks,) or (tasks, m) where ``noise_dims`` is 1
         """
-        ones = np.ones(len(unit))
-        return e.asarray(ones) if self.noise_name is None else prior.sample(e, name, ones, unit)
+        scale = reference[:, 0] if reference.shape[1] else np.ones(len(unit))
+        return e.asarray(scale) if self.noise_name is None else prior.sample(e, name, scale, unit)
 
     def distribution(self, e: Any, eta: Any, noise: Any, exposure: Any) -> Any:
         """The distribution of the outcomes in the engine ``e``, batch shape that of the broadcast arguments."""

@@ -51,9 +51,6 @@ class Beta(Family):
     def intercept(self, y, exposure=1.0):
         return float(special.logit(np.mean(y))), self.spread(y)
 
-    def sample_noise(self, e: Any, name, prior, unit, reference):
-        return prior.sample(e, name, reference[:, 0], unit)
-
     def distribution(self, e: Any, eta, noise, exposure):
         return e.dist.Beta(*self._parameters(e.xp, eta, noise))
 

@@ -45,9 +45,6 @@ class Gamma(Family):
     def intercept(self, y, exposure=1.0):
         return float(np.log(np.mean(y))), 1.5 * self.spread(y)
 
-    def sample_noise(self, e: Any, name, prior, unit, reference):
-        return prior.sample(e, name, reference[:, 0], unit)
-
     def distribution(self, e: Any, eta, noise, exposure):
         shape = self._shape(e.xp, noise)
         # Not shape over mean: the derivative of that would be infinite in float32 where the mean is tiny.

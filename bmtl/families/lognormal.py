@@ -37,9 +37,6 @@ class LogNormal(Family):
     def reference(self, y, exposure=1.0):
         return np.array([self.spread(y)])
 
-    def sample_noise(self, e: Any, name, prior, unit, reference):
-        return prior.sample(e, name, reference[:, 0], unit)
-
     def distribution(self, e: Any, eta, noise, exposure):
         return e.dist.LogNormal(eta, noise)
 

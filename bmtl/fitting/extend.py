@@ -23,12 +23,12 @@ from bmtl import replay
 from bmtl._frames import Array, Column, quoted
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
-from bmtl.errors import ConvergenceWarning, FitError, TaskError
+from bmtl.errors import ConvergenceWarning, TaskError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.numpyro_svi import NumPyroSVI
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, SVI
-from bmtl.fitting.settling import CHUNK, Settling
+from bmtl.fitting.settling import Settling
 from bmtl.model import in_trunk, noise_site
 from bmtl.noise import ByGroup, Common
 from bmtl.relations import Independent
@@ -121,20 +121,10 @@ class _Heads:
         svi = NumPyroSVI(self.model, design, settings, fixed | {"x": own["x"][0]})
         key = jax.random.PRNGKey(seed)
         params = svi.start(key, (len(phi), 1))
-        state = jax.vmap(jax.vmap(svi.adam.init))(params)
         # Of hundreds of runs some one always wavers: it is their mean that has to settle.
         settling = Settling(1, float(np.sum(self.tasks.n_cells)))
         with progress.bar("heads", settings.max_steps) as tick:
-            for number in range(-(-settings.max_steps // CHUNK)):
-                now = (settings.learning_rate * settling.factor, settling.likelihood)
-                params, state, losses = svi.chunk(params, state, fixed, own, jax.random.fold_in(key, number), *now)
-                mean = np.asarray(losses).reshape(-1, CHUNK).mean(axis=0)
-                if not np.isfinite(mean[-1]):
-                    raise FitError(f"the ELBO of the new heads is not finite after {(number + 1) * CHUNK} steps")
-                settling.look(mean[None])
-                tick(CHUNK, loss=float(mean.mean()))
-                if settling.settled:
-                    break
+            params = svi.train(params, fixed, own, key, settling, tick, "the new heads", pooled=True)
 
         def read(params: Any, x: Any, key: Any) -> Any:
             arrays = fixed | {"x": x}

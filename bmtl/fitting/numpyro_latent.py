@@ -13,6 +13,9 @@ from numpyro.handlers import seed as seeded
 from numpyro.handlers import trace
 from numpyro.infer.util import potential_energy
 
+from bmtl.data import Data, Design
+from bmtl.engine.numpyro import NumPyroEngine
+
 
 class Latent:
     """Flat coordinates of a program's latent sites.
@@ -48,6 +51,18 @@ class Latent:
         flat, self._unravel = ravel_pytree([jnp.zeros(shapes[name].shape) for name in self._names])
         self.size = flat.size
         self.n_point = sum(shapes[name].size for name in self._names if point(name))
+
+    @classmethod
+    def of(
+        cls, model: Any, design: Design, arrays: Mapping[str, Any], point: Callable[[str], bool] = lambda site: False
+    ) -> Latent:
+        """Of a model's program on a design; by default no site is estimated by a point."""
+        engine = NumPyroEngine()
+
+        def program(arrays: Mapping[str, Any], scale: Any = 1.0) -> None:
+            model.program(engine, Data(design, arrays, scale))
+
+        return cls(program, arrays, point)
 
     def _prior(self, key: Any) -> dict[str, Any]:
         with trace() as found, seeded(rng_seed=key):

@@ -12,14 +12,12 @@ from numpyro.infer.hmc import hmc
 
 from bmtl.errors import FitError
 from bmtl.fitting.numpyro_latent import Latent
+from bmtl.fitting.numpyro_nuts import STARTING_DRAWS
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS
 
 STEPS = 20
 """Iterations of a compiled call: between two of them the sampler can be interrupted."""
-
-STARTING_DRAWS = 15
-"""Prior draws whose median a chain starts at, as many as in a fit."""
 
 
 class Chains(NamedTuple):

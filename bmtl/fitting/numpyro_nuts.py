@@ -25,6 +25,9 @@ STATS = {"diverging": "diverging", "energy": "energy", "num_steps": "n_steps", "
 STEPS = 10
 """Iterations of a compiled call: between two of them the sampler can be interrupted."""
 
+STARTING_DRAWS = 15
+"""Prior draws whose median a chain starts at."""
+
 
 def run(
     model: Model,
@@ -60,7 +63,7 @@ def run(
         program,
         target_accept_prob=settings.target_accept,
         max_tree_depth=settings.max_tree_depth,
-        init_strategy=init_to_median(num_samples=15),
+        init_strategy=init_to_median(num_samples=STARTING_DRAWS),
     )
     keys = jax.random.split(jax.random.PRNGKey(seed), settings.chains)
     try:

@@ -13,8 +13,7 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 
-from bmtl.data import Data, Design, take_rows
-from bmtl.engine.numpyro import NumPyroEngine
+from bmtl.data import Design, take_rows
 from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
@@ -64,21 +63,11 @@ def run(
     svi = NumPyroSVI(model, design, settings, fixed | {name: value[0] for name, value in own.items()})
     key = jax.random.PRNGKey(seed)
     params = svi.start(key, runs)
-    state = jax.vmap(jax.vmap(svi.adam.init))(params)
     observed = {name: np.asarray(value) for name, value in (fixed | own).items() if name.startswith("mask/")}
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
     settling = Settling(runs[0] * runs[1], cells)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-        for number in range(-(-settings.max_steps // CHUNK)):
-            now = (settings.learning_rate * settling.factor, settling.likelihood)
-            params, state, losses = svi.chunk(params, state, fixed, own, jax.random.fold_in(key, number), *now)
-            losses = np.asarray(losses).reshape(-1, CHUNK)
-            if not np.all(np.isfinite(losses[:, -1])):
-                raise FitError(f"the ELBO of {type(model).__name__} is not finite after {(number + 1) * CHUNK} steps")
-            settling.look(losses)
-            tick(CHUNK, loss=float(np.mean(losses)))
-            if settling.settled:
-                break
+        params = svi.train(params, fixed, own, key, settling, tick, type(model).__name__)
     losses = np.stack(settling.trace, axis=1).reshape(*runs, -1)
 
     out = []
@@ -113,16 +102,11 @@ class NumPyroSVI:
     """
 
     def __init__(self, model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any]) -> None:
-        engine = NumPyroEngine()
-
-        def program(arrays: Mapping[str, Any], scale: Any = 1.0) -> None:
-            model.program(engine, Data(design, arrays, scale))
-
         self.settings = settings
         self.n_rows = design.n_rows
         self.batch = min(settings.batch_size, design.n_rows)
         self.adam = optax.scale_by_adam()
-        self.latent = Latent(program, arrays, partial(is_point, settings))
+        self.latent = Latent.of(model, design, arrays, partial(is_point, settings))
         self.chunk = jax.jit(self._chunk)
         self.draw = jax.jit(partial(self._draw, draws=settings.draws))
         self.elbos = jax.jit(self._elbos)
@@ -131,6 +115,32 @@ class NumPyroSVI:
         """Guide parameters, ``folds × restarts × …``; every restart starts at its own draw from the prior."""
         own = jax.jit(jax.vmap(self._initial))(jax.random.split(key, runs[1]))
         return jax.tree.map(lambda value: jnp.repeat(value[None], runs[0], axis=0), own)
+
+    def train(
+        self, params: Any, fixed: Any, each: Any, key: Any, settling: Settling, tick: Any, name: str,
+        pooled: bool = False,
+    ) -> Any:
+        """Optimise all runs until they have settled, or their mean has if they are pooled, or the steps are spent.
+
+        Raises
+        ------
+        FitError
+            If an ELBO that is watched is not finite; ``name`` says whose.
+        """
+        settings = self.settings
+        state = jax.vmap(jax.vmap(self.adam.init))(params)
+        for number in range(-(-settings.max_steps // CHUNK)):
+            now = (settings.learning_rate * settling.factor, settling.likelihood)
+            params, state, losses = self.chunk(params, state, fixed, each, jax.random.fold_in(key, number), *now)
+            losses = np.asarray(losses).reshape(-1, CHUNK)
+            losses = losses.mean(axis=0, keepdims=True) if pooled else losses
+            if not np.all(np.isfinite(losses[:, -1])):
+                raise FitError(f"the ELBO of {name} is not finite after {(number + 1) * CHUNK} steps")
+            settling.look(losses)
+            tick(CHUNK, loss=float(np.mean(losses)))
+            if settling.settled:
+                break
+        return params
 
     def _initial(self, key: Any) -> dict[str, Any]:
         z = self.latent.start(key)

@@ -12,7 +12,7 @@ from scipy.special import gammaln, ndtri
 
 from bmtl.arrangement import Plan
 from bmtl.data import Design
-from bmtl.noise import Scale
+from bmtl.noise import Scale, positive
 from bmtl.relations._base import Heads, free_amplitude, free_intercept
 
 MOST_PARTITIONS = 25_000
@@ -78,8 +78,7 @@ class Clustered:
     def __post_init__(self) -> None:
         if self.clusters is not None and self.clusters < 1:
             raise ValueError(f"Clustered needs clusters ≥ 1, got {self.clusters}")
-        if not (np.isfinite(self.concentration) and self.concentration > 0):
-            raise ValueError(f"Clustered needs a finite concentration > 0, got {self.concentration}")
+        positive("Clustered", "concentration", self.concentration)
 
     def sample(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Heads:
         """Draw heads; see `Relation.sample`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from bmtl.arrangement import Plan
 from bmtl.data import Design
-from bmtl.noise import Scale
+from bmtl.noise import Scale, positive
 from bmtl.relations._base import Gaussian, Heads, free_amplitude, free_intercept, free_scale, free_sites
 
 EXPECTED_SHARE = 0.2
@@ -44,8 +44,8 @@ class Sparse:
     expected: float | None = None
 
     def __post_init__(self) -> None:
-        if self.expected is not None and not (np.isfinite(self.expected) and self.expected > 0):
-            raise ValueError(f"Sparse needs a finite expected > 0, got {self.expected}")
+        if self.expected is not None:
+            positive("Sparse", "expected", self.expected)
 
     def sample(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Heads:
         scale = self._scale(e, plan, design, k)

@@ -156,7 +156,7 @@ def test_a_bayesian_tanh_network_is_the_mlp(five, programs) -> None:
     np.testing.assert_allclose(float(programs.pyro(ours, five, moved[0])), expected, rtol=1e-5)
 
     jax, on_torch = ({name: np.stack([own[name] for own in some]) for name in some[0]} for some in (draws, moved))
-    for read in (replay.log_likelihood, replay.fisher_weights):
+    for read in (replay.log_likelihood, replay.fisher_information):
         for value, expected in zip(read(ours, five, on_torch), read(theirs, five, jax), strict=True):
             np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
     x = five.Z[:5]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,8 +53,8 @@ class Design:
         Prior of the intercept of each linear predictor; a task has one, or one a category.
     amplitude_scale, unit : ndarray, shape (T,)
         Prior scale of the function's amplitude, and the user's unit of each outcome.
-    reference : tuple of ndarray
-        For each task what its family's own parameters are centred at (see `Family.reference`).
+    reference : dict
+        Block name to what its family's own parameters are centred at (see `Family.reference`), a row a task.
     levels : tuple of str
         Groups of rows whose noises may differ; none if rows are not grouped.
     """
@@ -68,7 +68,7 @@ class Design:
     intercept_scale: np.ndarray
     amplitude_scale: np.ndarray
     unit: np.ndarray
-    reference: tuple[np.ndarray, ...]
+    reference: Mapping[str, np.ndarray]
     levels: tuple[str, ...] = ()
 
     @classmethod
@@ -83,6 +83,7 @@ class Design:
             for family, y, exposure in cells
         ]
         priors, spreads, references = zip(*found * (tasks.n_tasks // len(found)), strict=True)
+        groups = _groups(tasks.families)
         return cls(
             names=tasks.names,
             families=tasks.families,
@@ -93,7 +94,7 @@ class Design:
             intercept_scale=np.concatenate([np.broadcast_to(scale, np.shape(loc) or 1) for loc, scale in priors]),
             amplitude_scale=np.array(spreads),
             unit=np.asarray(tasks.y_scale),
-            reference=references,
+            reference={name: np.stack([references[t] for t in members]) for name, members in groups.items()},
             levels=tasks.noise_levels,
         )
 
@@ -117,12 +118,36 @@ class Design:
     @cached_property
     def groups(self) -> dict[str, np.ndarray]:
         """Block name to the indices of its tasks; tasks of equal families (parameters included) share a block."""
-        families = list(dict.fromkeys(self.families))
-        labels: dict[str, np.ndarray] = {}
-        for family in families:
-            name = family.name if family.name not in labels else f"{family.name}_{len(labels)}"
-            labels[name] = np.array([t for t, f in enumerate(self.families) if f == family])
-        return labels
+        return _groups(self.families)
+
+    @property
+    def structure(self) -> tuple[Any, ...]:
+        """All of it but the numbers, which `priors` has: designs of one structure have the same program."""
+        return self.names, self.families, self.layout, self.n_rows, self.inputs, self.levels
+
+    def priors(self) -> dict[str, np.ndarray]:
+        """The numbers as arrays for a compiled program, which `given` puts back."""
+        own = {f"prior/{name}": np.asarray(getattr(self, name), dtype=np.float32) for name in NUMBERS}
+        return own | {f"reference/{name}": np.asarray(value, np.float32) for name, value in self.reference.items()}
+
+    def given(self, values: Mapping[str, Any]) -> Design:
+        """The design with the numbers of ``values``, which may be traced; as it is if they are not there."""
+        if f"prior/{NUMBERS[0]}" not in values:
+            return self
+        own = {name: values[f"prior/{name}"] for name in NUMBERS}
+        return replace(self, **own, reference={name: values[f"reference/{name}"] for name in self.reference})
+
+
+NUMBERS = ("intercept_loc", "intercept_scale", "amplitude_scale", "unit")
+"""Fields of a design that hold an array each."""
+
+
+def _groups(families: tuple[Family, ...]) -> dict[str, np.ndarray]:
+    labels: dict[str, np.ndarray] = {}
+    for family in dict.fromkeys(families):
+        name = family.name if family.name not in labels else f"{family.name}_{len(labels)}"
+        labels[name] = np.array([t for t, f in enumerate(families) if f == family])
+    return labels
 
 
 def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
@@ -157,7 +182,11 @@ def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
 def take_rows(values: Mapping[str, Any], index: Any) -> dict[str, Any]:
     """A minibatch: the same arrays at some rows."""
     by_row = ("x", "task", "group")
-    return {name: value[index] if name in by_row else value[..., index] for name, value in values.items()}
+    return {
+        name: value if name.startswith(("prior/", "reference/"))
+        else value[index] if name in by_row else value[..., index]
+        for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True)

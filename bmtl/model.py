@@ -121,8 +121,8 @@ def _own(e: Any, task: Any, f: Any, intercept: Any, a: Any, plan: Plan, places: 
 def noises(e: Any, block: str, members: np.ndarray, design: Design, prior: Scale) -> Any:
     """Draw the noises of a block's tasks, ``tasks`` (or ``tasks · groups``, of which groups are the faster index)."""
     each = noises_a_task(prior, design)
-    unit = np.repeat(design.unit[members], each)
-    reference = np.repeat(np.stack([design.reference[t] for t in members]), each, axis=0)
+    unit = design.unit[np.repeat(members, each)]
+    reference = design.reference[block.removeprefix("y_")][np.repeat(np.arange(len(members)), each)]
     return design.families[members[0]].sample_noise(e, noise_site(block), prior, unit, reference)
 
 

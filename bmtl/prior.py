@@ -22,7 +22,7 @@ def prior_draws(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> 
     values = {name: jnp.asarray(value) for name, value in arrays(tasks, design).items()}
     latent = Latent.of(model, design, values)
     keys = jax.random.split(jax.random.PRNGKey(seed), draws)
-    found = jax.jit(jax.vmap(lambda key: latent.constrain(latent.start(key))))(keys)
+    found = jax.jit(jax.vmap(lambda key: latent.constrain(latent.start(key, values))))(keys)
     return {name: np.asarray(value) for name, value in found.items()}
 
 

@@ -101,7 +101,7 @@ def test_in_a_model(prior, five, programs) -> None:
     theirs = pyro_latent.Latent(on(PyroEngine()), tensors, lambda name: False)
     gradient = jax.jit(jax.grad(lambda z: ours.log_density(z, held)))
     for seed_ in range(5):
-        start = np.array(ours.start(jax.random.PRNGKey(seed_)))
+        start = np.array(ours.start(jax.random.PRNGKey(seed_), held))
         z = torch.tensor(start, requires_grad=True)
         (slope,) = torch.autograd.grad(theirs.log_density(z, tensors), z)
         expected = np.asarray(gradient(start))

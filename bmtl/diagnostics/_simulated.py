@@ -85,7 +85,7 @@ class Simulated:
     def _draw(self, key: Any) -> tuple[Any, dict[str, Any], Any]:
         """True values, outcomes, and whether all of it is finite."""
         prior_key, key = jax.random.split(key)
-        z = self.latent.start(prior_key)
+        z = self.latent.start(prior_key, {**self.fixed, **self._outcomes})
         sites = {name: value[None] for name, value in self.latent.constrain(z).items()}
         engine, data = self._replay(sites, self._outcomes)
         own = {}

@@ -47,7 +47,7 @@ class Ordinal(Labelled):
 
     def sample_noise(self, e: Any, name, prior, unit, reference):
         scale = e.asarray(np.ones(reference.shape))
-        return e.sample(name, e.dist.LogNormal(e.asarray(np.log(reference)), scale).to_event(2))
+        return e.sample(name, e.dist.LogNormal(e.xp.log(e.asarray(reference)), scale).to_event(2))
 
     def log_pmf(self, xp: Any, eta, noise):
         gaps = xp.clip(noise, MIN_GAP, None)

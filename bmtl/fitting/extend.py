@@ -118,9 +118,10 @@ class _Heads:
         values = arrays_of.arrays(self.tasks, design)
         fixed = {name: jnp.asarray(value) for name, value in values.items() if name != "x"}
         own = {"x": jnp.asarray(phi, dtype=jnp.float32)}
-        svi = NumPyroSVI(self.model, design, settings, fixed | {"x": own["x"][0]})
+        first = fixed | {"x": own["x"][0]}
+        svi = NumPyroSVI(self.model, design, settings, first)
         key = jax.random.PRNGKey(seed)
-        params = svi.start(key, (len(phi), 1))
+        params = svi.start(key, (len(phi), 1), first)
         # Of hundreds of runs some one always wavers: it is their mean that has to settle.
         settling = Settling(1, float(np.sum(self.tasks.n_cells)))
         with progress.bar("heads", settings.max_steps) as tick:
@@ -138,7 +139,7 @@ class _Heads:
             trace=np.stack(settling.trace, axis=1),
             elbo=np.asarray(elbo, dtype=float),
             log_ratio=np.asarray(ratio - elbo[:, None], dtype=float).ravel(),
-            settled=settling.settled,
+            settled=bool(settling.settled.all()),
         )
 
 

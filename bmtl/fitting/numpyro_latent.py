@@ -37,7 +37,6 @@ class Latent:
 
     def __init__(self, program: Callable[..., None], arrays: Mapping[str, Any], point: Callable[[str], bool]) -> None:
         self.program = program
-        self._arrays = arrays
         with trace() as found, seeded(rng_seed=0):
             # Shapes only: nothing is computed.
             jax.eval_shape(program, arrays)
@@ -46,7 +45,7 @@ class Latent:
         }
         self._names = sorted(latent, key=lambda name: (not point(name), name))
         self._transforms = {name: biject_to(latent[name]["fn"].support) for name in self._names}
-        shapes = jax.eval_shape(self._prior, jax.random.PRNGKey(0))
+        shapes = jax.eval_shape(self._prior, jax.random.PRNGKey(0), arrays)
         # A list keeps the order; a dict would be flattened by name.
         flat, self._unravel = ravel_pytree([jnp.zeros(shapes[name].shape) for name in self._names])
         self.size = flat.size
@@ -60,18 +59,18 @@ class Latent:
         engine = NumPyroEngine()
 
         def program(arrays: Mapping[str, Any], scale: Any = 1.0) -> None:
-            model.program(engine, Data(design, arrays, scale))
+            model.program(engine, Data(design.given(arrays), arrays, scale))
 
         return cls(program, arrays, point)
 
-    def _prior(self, key: Any) -> dict[str, Any]:
+    def _prior(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
         with trace() as found, seeded(rng_seed=key):
-            self.program(self._arrays)
+            self.program(arrays)
         return {name: self._transforms[name].inv(found[name]["value"]) for name in self._names}
 
-    def start(self, key: Any) -> Any:
+    def start(self, key: Any, arrays: Mapping[str, Any]) -> Any:
         """A draw from the prior, ``(size,)``."""
-        drawn = self._prior(key)
+        drawn = self._prior(key, arrays)
         return ravel_pytree([drawn[name] for name in self._names])[0]
 
     def _named(self, z: Any) -> dict[str, Any]:

@@ -73,8 +73,10 @@ def run(
             model_args=(arrays,), rng_key=key,
         )
 
+    first = {**fixed, **{name: value[0] for name, value in own.items()}}
+
     def start(key: Any) -> Any:
-        return jnp.median(jax.vmap(latent.start)(jax.random.split(key, STARTING_DRAWS)), axis=0)
+        return jnp.median(jax.vmap(latent.start, in_axes=(0, None))(jax.random.split(key, STARTING_DRAWS), first), axis=0)
 
     keys = jax.random.split(jax.random.PRNGKey(seed), 2 * count)
     begin_all = jax.jit(jax.vmap(begin))

@@ -60,9 +60,12 @@ def run(
     own = {name: jnp.asarray(np.stack([run[name] for run in stacked])) for name in stacked[0]}
     runs = (len(stacked), settings.restarts)
 
-    svi = NumPyroSVI(model, design, settings, fixed | {name: value[0] for name, value in own.items()})
+    # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
+    fixed |= {name: jnp.asarray(value) for name, value in design.priors().items()}
+    first = fixed | {name: value[0] for name, value in own.items()}
+    svi = compiled(model, design, settings, first)
     key = jax.random.PRNGKey(seed)
-    params = svi.start(key, runs)
+    params = svi.start(key, runs, first)
     observed = {name: np.asarray(value) for name, value in (fixed | own).items() if name.startswith("mask/")}
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
     settling = Settling(runs[0] * runs[1], cells)
@@ -76,22 +79,44 @@ def run(
         own_key = jax.random.fold_in(jax.random.PRNGKey(seed), fold)
         restarts = _at(params, fold)
         elbo = np.asarray(svi.elbos(restarts, arrays, own_key))
-        sites, ratio = svi.draw(_at(restarts, int(np.argmax(elbo))), arrays, own_key)
+        best = int(np.argmax(elbo))
+        sites, ratio = svi.draw(_at(restarts, best), arrays, own_key)
         out.append(
             Draws(
                 sites={name: np.asarray(value)[None] for name, value in sites.items()},
                 trace=losses[fold],
                 elbo=elbo,
                 log_ratio=np.asarray(ratio, dtype=float) if isinstance(settings, SVI) else None,
-                settled=settling.settled,
+                settled=bool(settling.settled.reshape(runs)[fold, best]),
                 seconds=time.perf_counter() - start,
             )
         )
     return out
 
 
+KEPT = 32
+"""Fits whose compiled programs are kept for others of the same structure."""
+
+_COMPILED: dict[Any, NumPyroSVI] = {}
+
+
 def _at(params: Any, index: int) -> Any:
     return jax.tree.map(lambda value: value[index], params)
+
+
+def compiled(model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any]) -> NumPyroSVI:
+    """The pieces of a variational fit, those of an earlier one if model, settings and the data's structure are its."""
+    key = (model, design.structure, settings, tuple(arrays))
+    try:
+        found = _COMPILED.pop(key, None)
+    except TypeError:
+        # A part of the model cannot be hashed.
+        return NumPyroSVI(model, design, settings, arrays)
+    # The one last used comes last.
+    _COMPILED[key] = found or NumPyroSVI(model, design, settings, arrays)
+    if len(_COMPILED) > KEPT:
+        del _COMPILED[next(iter(_COMPILED))]
+    return _COMPILED[key]
 
 
 class NumPyroSVI:
@@ -107,13 +132,14 @@ class NumPyroSVI:
         self.batch = min(settings.batch_size, design.n_rows)
         self.adam = optax.scale_by_adam()
         self.latent = Latent.of(model, design, arrays, partial(is_point, settings))
+        self.initial = jax.jit(jax.vmap(self._initial, in_axes=(0, None)))
         self.chunk = jax.jit(self._chunk)
         self.draw = jax.jit(partial(self._draw, draws=settings.draws))
         self.elbos = jax.jit(self._elbos)
 
-    def start(self, key: Any, runs: tuple[int, int]) -> dict[str, Any]:
+    def start(self, key: Any, runs: tuple[int, int], arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Guide parameters, ``folds × restarts × …``; every restart starts at its own draw from the prior."""
-        own = jax.jit(jax.vmap(self._initial))(jax.random.split(key, runs[1]))
+        own = self.initial(jax.random.split(key, runs[1]), arrays)
         return jax.tree.map(lambda value: jnp.repeat(value[None], runs[0], axis=0), own)
 
     def train(
@@ -129,8 +155,10 @@ class NumPyroSVI:
         """
         settings = self.settings
         state = jax.vmap(jax.vmap(self.adam.init))(params)
+        runs = params["loc"].shape[:2]
         for number in range(-(-settings.max_steps // CHUNK)):
-            now = (settings.learning_rate * settling.factor, settling.likelihood)
+            rate = np.broadcast_to(settings.learning_rate * settling.factor, np.prod(runs)).reshape(runs)
+            now = (jnp.asarray(rate, dtype=jnp.float32), settling.likelihood)
             params, state, losses = self.chunk(params, state, fixed, each, jax.random.fold_in(key, number), *now)
             losses = np.asarray(losses).reshape(-1, CHUNK)
             losses = losses.mean(axis=0, keepdims=True) if pooled else losses
@@ -138,12 +166,12 @@ class NumPyroSVI:
                 raise FitError(f"the ELBO of {name} is not finite after {(number + 1) * CHUNK} steps")
             settling.look(losses)
             tick(CHUNK, loss=float(np.mean(losses)))
-            if settling.settled:
+            if settling.settled.all():
                 break
         return params
 
-    def _initial(self, key: Any) -> dict[str, Any]:
-        z = self.latent.start(key)
+    def _initial(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        z = self.latent.start(key, arrays)
         free = self.latent.size - self.latent.n_point
         params = {"point": z[: self.latent.n_point], "loc": z[self.latent.n_point :]}
         if isinstance(self.settings, MAP):
@@ -190,7 +218,7 @@ class NumPyroSVI:
         batch_keys = jax.random.split(jax.random.fold_in(key, 0), CHUNK)
         run_keys = jax.random.split(jax.random.fold_in(key, 1), (folds, restarts))
 
-        def step(own: Any, carry: Any, keys: Any) -> Any:
+        def step(own: Any, rate: Any, carry: Any, keys: Any) -> Any:
             params, state = carry
             batch_key, key = keys
             arrays = fixed | own
@@ -201,11 +229,12 @@ class NumPyroSVI:
             update, state = self.adam.update(gradient, state)
             return (jax.tree.map(lambda p, u: p - rate * u, params, update), state), loss
 
-        def one(params: Any, state: Any, own: Any, key: Any) -> Any:
-            return jax.lax.scan(partial(step, own), (params, state), (batch_keys, jax.random.split(key, CHUNK)))
+        def one(params: Any, state: Any, own: Any, key: Any, rate: Any) -> Any:
+            keys = batch_keys, jax.random.split(key, CHUNK)
+            return jax.lax.scan(partial(step, own, rate), (params, state), keys)
 
-        over_restarts = jax.vmap(one, in_axes=(0, 0, None, 0))
-        (params, state), losses = jax.vmap(over_restarts)(params, state, each, run_keys)
+        over_restarts = jax.vmap(one, in_axes=(0, 0, None, 0, 0))
+        (params, state), losses = jax.vmap(over_restarts)(params, state, each, run_keys, rate)
         return params, state, losses
 
     def _draw(self, params: Any, arrays: Any, key: Any, draws: int) -> tuple[dict[str, Any], Any]:

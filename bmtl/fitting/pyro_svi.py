@@ -143,7 +143,7 @@ class PyroSVI:
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for number in range(-(-settings.max_steps // CHUNK)):
                 scale = self.settling.likelihood * self.n_rows / batch
-                adam.param_groups[0]["lr"] = settings.learning_rate * self.settling.factor
+                adam.param_groups[0]["lr"] = settings.learning_rate * self.settling.factor[0]
                 for step in range(CHUNK):
                     rows = self.arrays
                     if batch < self.n_rows:
@@ -157,7 +157,7 @@ class PyroSVI:
                     raise FitError(f"the ELBO of {self.name} is not finite after {(number + 1) * CHUNK} steps")
                 self.settling.look(losses.cpu().numpy()[None])
                 tick(CHUNK, loss=float(losses.mean()))
-                if self.settling.settled:
+                if self.settling.settled.all():
                     break
         with torch.no_grad():
             particles = 1 if isinstance(settings, MAP) else EVALUATION_DRAWS
@@ -190,6 +190,6 @@ def _best(runs: list[PyroSVI], seconds: float) -> Draws:
         trace=trace,
         elbo=elbo,
         log_ratio=ratio if isinstance(best.settings, SVI) else None,
-        settled=best.settling.settled,
+        settled=bool(best.settling.settled.all()),
         seconds=seconds,
     )

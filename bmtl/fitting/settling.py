@@ -30,8 +30,8 @@ EVALUATION_DRAWS = 100
 class Settling:
     """Watches the loss of one or several runs and lowers the learning rate as they settle.
 
-    A stage ends once, for every run, `PATIENCE` chunks in a row have not improved on the best by more than
-    `MIN_GAIN` per cell; after the last stage the runs have settled.
+    A run's stage ends once `PATIENCE` chunks in a row have not improved on its best by more than `MIN_GAIN` per cell;
+    after the last stage it has settled, and stays as it is while others go on.
 
     Parameters
     ----------
@@ -43,19 +43,20 @@ class Settling:
 
     def __init__(self, runs: int, cells: float) -> None:
         self.tolerance = MIN_GAIN * cells
-        self.stage = 0
+        self.stage = np.zeros(runs, dtype=int)
         self.best = np.full(runs, np.inf)
         self.waited = np.zeros(runs, dtype=int)
         self.trace: list[np.ndarray] = []
 
     @property
-    def settled(self) -> bool:
+    def settled(self) -> np.ndarray:
+        """Which runs have settled."""
         return self.stage == len(STAGES)
 
     @property
-    def factor(self) -> float:
-        """Factor on the learning rate now."""
-        return STAGES[min(self.stage, len(STAGES) - 1)]
+    def factor(self) -> np.ndarray:
+        """Factor on the learning rate of each run now; 0 once it has settled."""
+        return np.array([*STAGES, 0.0])[self.stage]
 
     @property
     def likelihood(self) -> float:
@@ -73,7 +74,7 @@ class Settling:
         better = loss < self.best - self.tolerance
         self.waited = np.where(better, 0, self.waited + 1)
         self.best = np.minimum(self.best, loss)
-        if np.all(self.waited >= PATIENCE):
-            self.stage += 1
-            self.waited[:] = 0
-            self.best[:] = loss
+        over = (self.waited >= PATIENCE) & ~self.settled
+        self.stage += over
+        self.waited[over] = 0
+        self.best[over] = loss[over]

@@ -42,20 +42,20 @@ class Exchangeable:
         mean, factor = self._hyper(e, plan, design, k, amplitude)
         z = e.sample("head", e.dist.Normal(e.asarray(0.0), e.asarray(1.0)).expand([plan.n_heads, k + 1]).to_event(2))
         beta = mean + (factor @ z[..., None])[..., 0]
-        centre, size = _family_scale(plan, design)
+        centre, size = _family_scale(e, plan, design)
         return Heads(
             w=beta[..., 1:],
-            intercept=e.asarray(centre) + e.asarray(size) * beta[..., plan.head_of, 0],
+            intercept=centre + size * beta[..., plan.head_of, 0],
             amplitude=e.asarray(design.amplitude_scale),
         )
 
     def gaussian(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Gaussian:
         mean, factor = self._hyper(e, plan, design, k, amplitude)
-        centre, size = _family_scale(plan, design)
+        centre, size = _family_scale(e, plan, design)
         first = np.arange(k + 1) == 0
-        scale = size[:, None] * np.where(first, 1.0, plan.sign[:, None])
-        loc = e.asarray(scale) * mean[..., plan.head_of, :] + e.asarray(centre[:, None] * first)
-        return Gaussian(loc, e.asarray(scale)[..., None] * factor[..., plan.head_of, :, :])
+        scale = size[:, None] * e.asarray(np.where(first, 1.0, plan.sign[:, None]))
+        loc = scale * mean[..., plan.head_of, :] + centre[:, None] * e.asarray(first)
+        return Gaussian(loc, scale[..., None] * factor[..., plan.head_of, :, :])
 
     def sites(self, plan: Plan, design: Design, z: Any) -> dict[str, Any]:
         return {"head": z[..., np.argsort(plan.head_of), :]}
@@ -63,9 +63,10 @@ class Exchangeable:
     def _hyper(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> tuple[Any, Any]:
         """Mean, ``heads × (k + 1)``, and factor of the covariance, ``heads × (k + 1) × (k + 1)``."""
         trunks, q = plan.n_trunks, k + 1
-        sd = np.ones((trunks, q))
-        sd[:, 0] = np.mean(design.intercept_scale) / np.mean(design.amplitude_scale)
-        mean = e.sample("head_mean", e.dist.Normal(e.asarray(0.0 * sd), e.asarray(sd)).to_event(2))
+        size = design.intercept_scale.mean() / design.amplitude_scale.mean()
+        first = np.arange(q) == 0
+        sd = e.asarray(first * size + ~first) * e.asarray(np.ones((trunks, 1)))
+        mean = e.sample("head_mean", e.dist.Normal(0.0 * sd, sd).to_event(2))
         flat = amplitude.sample(e, "head_scale", np.ones(trunks * q), np.ones(trunks * q))
         scale = flat.reshape(*flat.shape[:-1], trunks, q)
         prior = e.dist.LKJCholesky(q, e.asarray(self.concentration))
@@ -74,10 +75,12 @@ class Exchangeable:
         return mean[..., plan.trunk_of_head, :], factor[..., plan.trunk_of_head, :, :]
 
 
-def _family_scale(plan: Plan, design: Design) -> tuple[np.ndarray, np.ndarray]:
+def _family_scale(e: Any, plan: Plan, design: Design) -> tuple[Any, Any]:
     """Mean intercept over the tasks of its family, and amplitude, of each linear predictor."""
-    centre = np.empty(len(plan.task_of))
+    places, means = [], []
     for members in design.groups.values():
         own = np.flatnonzero(np.isin(plan.task_of, members)).reshape(len(members), -1)
-        centre[own] = design.intercept_loc[own].mean(axis=0)
-    return centre, design.amplitude_scale[plan.task_of]
+        places.append(own.ravel())
+        means.append(e.asarray(design.intercept_loc[own].mean(axis=0))[np.arange(own.size) % own.shape[1]])
+    centre = e.xp.concat(means)[np.argsort(np.concatenate(places))]
+    return centre, e.asarray(design.amplitude_scale[plan.task_of])

@@ -22,6 +22,7 @@ from bmtl.engine.pyro import PyroEngine
 from bmtl.fitting import MAP, SVI, numpyro_latent, numpyro_svi, pyro_latent, pyro_svi
 from bmtl.fitting.settings import is_point
 from bmtl.models import Merged, SharedTrunk
+from bmtl.noise import Known
 from bmtl.trunks import MLP, Fourier, Identity, Linear
 
 MODEL = SharedTrunk(Identity())
@@ -44,7 +45,7 @@ def numpyro_svi_of(model, tasks, settings):
 @pytest.mark.parametrize("guide", GUIDES)
 def test_vectorised_elbo_equals_the_loop(guide, grouped) -> None:
     svi, held = numpyro_svi_of(SharedTrunk(Linear(2)), grouped("poisson"), SVI(guide=guide, trunk="point"))
-    params = jax.tree.map(lambda value: value[0, 0], svi.start(jax.random.PRNGKey(0), (1, 1)))
+    params = jax.tree.map(lambda value: value[0, 0], svi.start(jax.random.PRNGKey(0), (1, 1), held))
     keys = jax.random.split(jax.random.PRNGKey(1), 6)
     loop = np.array([svi.negative_elbo(params, key, held) for key in keys])
     vectorised = jax.vmap(lambda key: svi.negative_elbo(params, key, held))(keys)
@@ -61,10 +62,10 @@ def test_side_by_side_runs_equal_runs_alone(grouped) -> None:
     fixed = {name: value for name, value in held.items() if name not in mask}
     folds = [mask, {name: value & (np.arange(tasks.n_rows) % 4 > 0) for name, value in mask.items()}]
     stacked = {name: jax.numpy.stack([fold[name] for fold in folds]) for name in mask}
-    params = svi.start(jax.random.PRNGKey(0), (2, 2))
+    params = svi.start(jax.random.PRNGKey(0), (2, 2), held)
     state = jax.vmap(jax.vmap(svi.adam.init))(params)
     key = jax.random.PRNGKey(3)
-    _, _, losses = svi.chunk(params, state, fixed, stacked, key, 0.01, 1.0)
+    _, _, losses = svi.chunk(params, state, fixed, stacked, key, np.full((2, 2), 0.01), 1.0)
     first = np.asarray(losses)[..., 0]
     keys = jax.random.split(jax.random.fold_in(key, 1), (2, 2))
     for f, fold in enumerate(folds):
@@ -280,3 +281,39 @@ def test_ctrl_c(how, tmp_path) -> None:
     assert errors.strip().splitlines()[-1] == "KeyboardInterrupt"
     assert process.returncode in (-signal.SIGINT, 130)
     assert list(tmp_path.iterdir()) == []
+
+
+@unsettled
+def test_one_compiled_program_serves_all_data_of_a_shape(pair) -> None:
+    """A second fit of other data in other units compiles nothing, and is what it would be on its own."""
+    model = SharedTrunk(Linear(2), noise=Known(0.4))
+    settings = {"restarts": 1, "max_steps": 500, "trunk": "guide", "draws": 7}
+    rng = np.random.default_rng(0)
+    scale = np.array([1.0, 1.7])
+    rest = bmtl.Tasks.from_arrays(
+        np.asarray(pair.X), rng.normal(size=(pair.n_rows, 2)) * scale + 3.0, ["gaussian"] * 2, names=pair.names
+    )
+    numpyro_svi._COMPILED.clear()
+    bmtl.fit(model, pair, **settings)
+    (svi,) = numpyro_svi._COMPILED.values()
+    sizes = [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbos)]
+    again = bmtl.fit(model, rest, **settings)
+    assert list(numpyro_svi._COMPILED.values()) == [svi]
+    assert [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbos)] == sizes == [1] * 4
+    numpyro_svi._COMPILED.clear()
+    alone = bmtl.fit(model, rest, **settings)
+    assert same_sites(again, alone)
+    bmtl.fit(SharedTrunk(Linear(2), noise=Known(0.5)), rest, **settings)
+    assert len(numpyro_svi._COMPILED) == 2
+
+
+def test_few_compiled_programs_are_kept(pair, monkeypatch) -> None:
+    monkeypatch.setattr(numpyro_svi, "KEPT", 2)
+    numpyro_svi._COMPILED.clear()
+    design = Design.of(pair)
+    held = arrays(pair, design)
+    one, two, three = (
+        numpyro_svi.compiled(SharedTrunk(Linear(2)), design, SVI(draws=draws), held) for draws in (1, 2, 3)
+    )
+    assert numpyro_svi.compiled(SharedTrunk(Linear(2)), design, SVI(draws=2), held) is two
+    assert list(numpyro_svi._COMPILED.values()) == [three, two] and one not in numpyro_svi._COMPILED.values()

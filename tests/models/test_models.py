@@ -85,7 +85,7 @@ def assert_finite_starts(model, tasks) -> None:
     latent = numpyro_latent.Latent(on(NumPyroEngine()), held, lambda name: False)
     gradient = jax.jit(jax.value_and_grad(lambda z: latent.log_density(z, held)))
     for seed in range(10):
-        value, slope = gradient(latent.start(jax.random.PRNGKey(seed)))
+        value, slope = gradient(latent.start(jax.random.PRNGKey(seed), held))
         assert np.isfinite(value) and np.all(np.isfinite(slope)) and np.any(slope != 0)
 
     tensors = {name: torch.as_tensor(value) for name, value in values.items()}

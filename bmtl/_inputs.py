@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from bmtl import families as _families
 from bmtl._frames import Array, Column, Encoder, check_finite, listing, quoted, show
 from bmtl.errors import TaskError
 from bmtl.families import Family
+
+if TYPE_CHECKING:
+    from bmtl.tasks import Tasks
 
 Index = NDArray[np.int64]
 
@@ -239,3 +242,40 @@ def keep_distinct(columns: tuple[Column, ...], raw: Array) -> tuple[Encoder, lis
     if not kept:
         raise TaskError(f"no input is left: {listing(notes)}")
     return replace(everything, kept=kept), notes
+
+
+def inputs_like(old: Tasks, new: Tasks) -> Array:
+    """The new tasks' inputs as the old encoder would have them, in the user's units, rows × old inputs.
+
+    Raises
+    ------
+    TaskError
+        If they have not all of the old inputs, or others, or levels that the old tasks do not know.
+    """
+    columns = {column.name: column for column in old.encoder.columns}
+    unknown = [column.name for column in new.encoder.columns if column.name not in columns]
+    if unknown:
+        raise TaskError(f"inputs that the fit does not know: {quoted(unknown)}; it has {quoted(columns, shown=20)}")
+    found = dict(zip(new.inputs, new.X.T, strict=True))
+    for column in new.encoder.columns:
+        if column.kind == "levels":
+            found |= _levels_like(columns[column.name], column, found, new.n_rows)
+    missing = [name for name in old.inputs if name not in found]
+    if missing:
+        raise TaskError(
+            f"inputs missing from the new tasks: {quoted(missing)} (not given, or dropped as constant or as copies)"
+        )
+    return np.column_stack([found[name] for name in old.inputs])
+
+
+def _levels_like(old: Column, new: Column, found: Mapping[str, Array], n_rows: int) -> dict[str, Array]:
+    """Indicators of the old levels, whichever level the new tasks take for the reference."""
+    unknown = [level for level in new.levels if level not in old.levels]
+    if unknown:
+        raise TaskError(f"input {new.name!r} has levels that the fit does not know: {quoted(unknown)}")
+    if not set(new.encoded) <= set(found):
+        return {}
+    own = {level: found[name] for level, name in zip(new.levels[1:], new.encoded, strict=True)}
+    own[new.levels[0]] = np.ones(n_rows) - sum(own.values())
+    absent = np.zeros(n_rows)
+    return {name: own.get(level, absent) for level, name in zip(old.levels[1:], old.encoded, strict=True)}

@@ -7,6 +7,7 @@ the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -59,8 +60,8 @@ Play = Callable[[Mapping[str, np.ndarray], int], list[Any]]
 
 
 def _on_jax(model: Any, design: Design, values: Mapping[str, np.ndarray], reader: Reader) -> Play:
-    held = {name: jnp.asarray(value) for name, value in values.items()}
-    run = _compiled(model, design, reader)
+    held = {name: jnp.asarray(value) for name, value in {**values, **design.priors()}.items()}
+    run = _compiled(model, _Shape(design.structure, design), reader)
     return lambda draws, seed: run(draws, held, jax.random.PRNGKey(seed))
 
 
@@ -81,14 +82,22 @@ def _on_torch(model: Model, design: Design, values: Mapping[str, np.ndarray], re
     return play
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """A design that is equal to those of the same structure: its numbers come with the data."""
+
+    structure: tuple[Any, ...]
+    design: Design = field(compare=False)
+
+
 @lru_cache(maxsize=64)
-def _compiled(model: Any, design: Design, reader: Reader) -> Any:
+def _compiled(model: Any, shape: _Shape, reader: Reader) -> Any:
     """The replay of one model, compiled once for all the draws and folds it is read at."""
 
     @jax.jit
     def run(draws: Mapping[str, Any], held: Mapping[str, Any], key: Any) -> list[Any]:
         engine = Replay(draws)
-        data = Data(design, held)
+        data = Data(shape.design.given(held), held)
         model.program(engine, data)
         return [
             reader(engine, block, jax.random.fold_in(key, number)) for number, block in enumerate(data.blocks())
@@ -148,10 +157,17 @@ def features(model: Any, x: np.ndarray, sites: Mapping[str, np.ndarray], copies:
 
 
 def log_likelihood(
-    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray | None = None
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray | None = None,
+    fitted: Tasks | None = None,
 ) -> list[np.ndarray]:
-    """Log-likelihood of every observed cell (at some rows) in the user's units, ``draws × cells`` for each task."""
-    found = _per_task(model, tasks, sites, _log_prob, rows=rows)
+    """Log-likelihood of every observed cell (at some rows) in the user's units, ``draws × cells`` for each task.
+
+    Parameters
+    ----------
+    fitted : Tasks, optional
+        What was fitted, if these are other cells: it is they that the priors were set at.
+    """
+    found = _per_task(model, tasks, sites, _log_prob, rows=rows, fitted=fitted)
     return [value - np.float32(np.log(unit)) for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
@@ -186,12 +202,15 @@ def fisher_information(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarra
     return [value / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
-def linear_predictor(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def linear_predictor(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], fitted: Tasks | None = None
+) -> list[np.ndarray]:
     """Linear predictor of every observed cell on the modelled scale, ``draws × cells`` for each task.
 
     Of a categorical task log probabilities, ``draws × cells × categories``: all that outcomes say of its predictors.
+    ``fitted`` is as in `log_likelihood`.
     """
-    return _per_task(model, tasks, sites, _eta)
+    return _per_task(model, tasks, sites, _eta, fitted=fitted)
 
 
 def predict(
@@ -231,9 +250,10 @@ def _per_task(
     reader: Reader,
     seed: int = 0,
     rows: np.ndarray | None = None,
+    fitted: Tasks | None = None,
 ) -> list[np.ndarray]:
     """What the reader gives at each task's observed cells (at some rows), ``draws × cells × …``."""
-    design = design_of(tasks)
+    design = design_of(tasks) if fitted is None else replace(design_of(fitted), n_rows=tasks.n_rows)
     total = len(next(iter(sites.values())))
     values = arrays(tasks, design)
     at = list(tasks.rows)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bmtl import replay, task_functions, task_noise, trees
+from bmtl import replay, scores, task_functions, task_noise, trees
 from bmtl._outcomes import new_exposures
 from bmtl.arrangement import Arrangement
 from bmtl.diagnostics.convergence import checks, problems
@@ -87,13 +87,14 @@ class Fit:
         return task_noise.noise(self)
 
     @cached_property
-    def _flat(self) -> dict[str, np.ndarray]:
+    def flat(self) -> dict[str, np.ndarray]:
+        """Draws of the latent sites on the modelled scale, those of all chains in one dimension."""
         return {name: value.reshape(-1, *value.shape[2:]) for name, value in self.draws.sites.items()}
 
     @cached_property
     def log_likelihood(self) -> list[np.ndarray]:
         """Log-likelihood of each task's observed cells in the user's units, ``chains × draws × cells``."""
-        found = replay.log_likelihood(self.model, self.tasks, self._flat)
+        found = replay.log_likelihood(self.model, self.tasks, self.flat)
         return [value.reshape(*self.draws.shape, -1) for value in found]
 
     @cached_property
@@ -102,7 +103,7 @@ class Fit:
         quantities: dict[str, np.ndarray] = {}
         if self.draws.stats:
             some = self.tasks.keep_cells([_spread(len(rows), CHECKED_CELLS) for rows in self.tasks.rows])
-            eta = replay.linear_predictor(self.model, some, self._flat)
+            eta = replay.linear_predictor(self.model, some, self.flat, self.tasks)
             quantities |= {f"noise of {name}": value for name, value in self.noise.items() if np.ptp(value) > 0}
             quantities |= {
                 f"linear predictor of {name}": value.reshape(*self.draws.shape, -1)
@@ -202,7 +203,7 @@ class Fit:
         ValueError
             If the threshold is negative or not finite.
         """
-        return task_functions.inputs(self.model, self.tasks, self._flat, threshold, prob)
+        return task_functions.inputs(self.model, self.tasks, self.flat, threshold, prob)
 
     def relations(self, prob: float = 0.89) -> pd.DataFrame:
         """How the functions of each two tasks relate.
@@ -220,7 +221,7 @@ class Fit:
             many), p_negative, together (probability of one cluster; NaN unless the relation is `Clustered`), and the
             posterior means of what else the relation knows of pairs.
         """
-        return task_functions.relations(self.model, self.tasks, self._flat, prob)
+        return task_functions.relations(self.model, self.tasks, self.flat, prob)
 
     def rank(self, share: float = 0.05) -> pd.DataFrame:
         """How many functions the tasks mix: the posterior of the effective rank of the heads times their amplitudes.
@@ -240,7 +241,7 @@ class Fit:
         ValueError
             If the share is not between 0 and 1, or the heads are not of the same features.
         """
-        return task_functions.rank(self.model, self.tasks, self._flat, share)
+        return task_functions.rank(self.model, self.tasks, self.flat, share)
 
     def predict(
         self,
@@ -281,8 +282,30 @@ class Fit:
         exposures = new_exposures(self.tasks, exposure, len(x))
         codes = task_noise.new_groups(self, group, len(x))
         seed = self.seed if seed is None else seed
-        found = replay.predict(self.model, self.tasks, self._flat, x, exposures, seed, codes)
+        found = replay.predict(self.model, self.tasks, self.flat, x, exposures, seed, codes)
         return trees.predicted(self.tasks, *found, self.draws.shape)
+
+    def score(self, tasks: Tasks) -> pd.DataFrame:
+        """How well outcomes that the fit has not seen are predicted: a test set, a later year.
+
+        Parameters
+        ----------
+        tasks : Tasks
+            Some of the fit's tasks, by name, made from other rows in the same way.
+
+        Returns
+        -------
+        DataFrame
+            Columns task, n (cells), lpd (mean over them of the log predictive density, in nats and the user's units)
+            and se (its standard error, cells taken as independent).
+
+        Raises
+        ------
+        TaskError
+            If a task is not in the fit or is of another family, inputs or their levels are not those of the fit, or
+            groups of rows are missing where noises differ by group.
+        """
+        return scores.score(self, tasks)
 
     def extend(
         self,

@@ -38,7 +38,7 @@ def weights(fit: Fit, prob: float) -> pd.DataFrame:
     """See `bmtl.Fit.weights`."""
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     tasks, nothing = fit.tasks, np.array([np.nan])
-    fisher = replay.fisher_information(fit.model, tasks, fit._flat)
+    fisher = replay.fisher_information(fit.model, tasks, fit.flat)
     rows = []
     for t, (name, family) in enumerate(zip(tasks.names, tasks.families, strict=True)):
         known = name in fit.noise and family.noise_dims == 0

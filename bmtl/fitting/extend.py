@@ -20,7 +20,8 @@ import numpy as np
 
 from bmtl import data as arrays_of
 from bmtl import replay
-from bmtl._frames import Array, Column, quoted
+from bmtl._frames import quoted
+from bmtl._inputs import inputs_like
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
 from bmtl.errors import ConvergenceWarning, TaskError
@@ -28,7 +29,7 @@ from bmtl.fitting.draws import Draws
 from bmtl.fitting.numpyro_svi import NumPyroSVI
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, SVI
-from bmtl.fitting.settling import Settling
+from bmtl.fitting.settling import CHUNK, Settling
 from bmtl.model import in_trunk, noise_site
 from bmtl.noise import ByGroup, Common
 from bmtl.relations import Independent
@@ -56,7 +57,7 @@ def extend(
     if twice:
         raise TaskError(f"already in the fit: {quoted(twice)}")
     arrangement, home = _arranged(fit.arrangement, tasks.names, beside)
-    inputs = _inputs_like(fit.tasks, tasks)
+    inputs = inputs_like(fit.tasks, tasks)
     joint = _union(fit.tasks, tasks, inputs)
 
     flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in fit.draws.sites.items() if in_trunk(name)}
@@ -123,7 +124,7 @@ class _Heads:
         key = jax.random.PRNGKey(seed)
         params = svi.start(key, (len(phi), 1), first)
         # Of hundreds of runs some one always wavers: it is their mean that has to settle.
-        settling = Settling(1, float(np.sum(self.tasks.n_cells)))
+        settling = Settling(1, float(np.sum(self.tasks.n_cells)), -(-settings.max_steps // CHUNK))
         with progress.bar("heads", settings.max_steps) as tick:
             params = svi.train(params, fixed, own, key, settling, tick, "the new heads", pooled=True)
 
@@ -186,38 +187,7 @@ def _arranged(old: Arrangement, names: tuple[str, ...], beside: str | None) -> t
     return Arrangement(trunks, old.flipped), places[0]
 
 
-def _inputs_like(old: Tasks, new: Tasks) -> Array:
-    """The new tasks' inputs as the old encoder would have them, in the user's units, rows × old inputs."""
-    columns = {column.name: column for column in old.encoder.columns}
-    unknown = [column.name for column in new.encoder.columns if column.name not in columns]
-    if unknown:
-        raise TaskError(f"inputs that the fit does not know: {quoted(unknown)}; it has {quoted(columns, shown=20)}")
-    found = dict(zip(new.inputs, new.X.T, strict=True))
-    for column in new.encoder.columns:
-        if column.kind == "levels":
-            found |= _levels_like(columns[column.name], column, found, new.n_rows)
-    missing = [name for name in old.inputs if name not in found]
-    if missing:
-        raise TaskError(
-            f"inputs missing from the new tasks: {quoted(missing)} (not given, or dropped as constant or as copies)"
-        )
-    return np.column_stack([found[name] for name in old.inputs])
-
-
-def _levels_like(old: Column, new: Column, found: Mapping[str, Array], n_rows: int) -> dict[str, Array]:
-    """Indicators of the old levels, whichever level the new tasks take for the reference."""
-    unknown = [level for level in new.levels if level not in old.levels]
-    if unknown:
-        raise TaskError(f"input {new.name!r} has levels that the fit does not know: {quoted(unknown)}")
-    if not set(new.encoded) <= set(found):
-        return {}
-    own = {level: found[name] for level, name in zip(new.levels[1:], new.encoded, strict=True)}
-    own[new.levels[0]] = np.ones(n_rows) - sum(own.values())
-    absent = np.zeros(n_rows)
-    return {name: own.get(level, absent) for level, name in zip(old.levels[1:], old.encoded, strict=True)}
-
-
-def _union(old: Tasks, new: Tasks, inputs: Array) -> Tasks:
+def _union(old: Tasks, new: Tasks, inputs: np.ndarray) -> Tasks:
     """Old and new tasks on the rows of both, or on the same rows where their inputs are the same."""
     same = np.array_equal(old.X, inputs)
     shift = 0 if same else old.n_rows

@@ -76,7 +76,8 @@ def run(
     first = {**fixed, **{name: value[0] for name, value in own.items()}}
 
     def start(key: Any) -> Any:
-        return jnp.median(jax.vmap(latent.start, in_axes=(0, None))(jax.random.split(key, STARTING_DRAWS), first), axis=0)
+        many = jax.vmap(latent.start, in_axes=(0, None))(jax.random.split(key, STARTING_DRAWS), first)
+        return jnp.median(many, axis=0)
 
     keys = jax.random.split(jax.random.PRNGKey(seed), 2 * count)
     begin_all = jax.jit(jax.vmap(begin))

@@ -19,6 +19,7 @@ from bmtl.fitting.draws import Draws
 from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
+from bmtl.fitting.robust import robust
 from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
 from bmtl.model import Model
@@ -68,7 +69,7 @@ def run(
     params = svi.start(key, runs, first)
     observed = {name: np.asarray(value) for name, value in (fixed | own).items() if name.startswith("mask/")}
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
-    settling = Settling(runs[0] * runs[1], cells)
+    settling = Settling(runs[0] * runs[1], cells, -(-settings.max_steps // CHUNK))
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
         params = svi.train(params, fixed, own, key, settling, tick, type(model).__name__)
     losses = np.stack(settling.trace, axis=1).reshape(*runs, -1)
@@ -130,7 +131,7 @@ class NumPyroSVI:
         self.settings = settings
         self.n_rows = design.n_rows
         self.batch = min(settings.batch_size, design.n_rows)
-        self.adam = optax.scale_by_adam()
+        self.adam = optax.chain(robust(), optax.scale_by_adam())
         self.latent = Latent.of(model, design, arrays, partial(is_point, settings))
         self.initial = jax.jit(jax.vmap(self._initial, in_axes=(0, None)))
         self.chunk = jax.jit(self._chunk)
@@ -162,9 +163,10 @@ class NumPyroSVI:
             params, state, losses = self.chunk(params, state, fixed, each, jax.random.fold_in(key, number), *now)
             losses = np.asarray(losses).reshape(-1, CHUNK)
             losses = losses.mean(axis=0, keepdims=True) if pooled else losses
-            if not np.all(np.isfinite(losses[:, -1])):
-                raise FitError(f"the ELBO of {name} is not finite after {(number + 1) * CHUNK} steps")
-            settling.look(losses)
+            try:
+                settling.look(losses)
+            except FloatingPointError as error:
+                raise FitError(f"the ELBO of {name} is not finite after {(number + 1) * CHUNK} steps") from error
             tick(CHUNK, loss=float(np.mean(losses)))
             if settling.settled.all():
                 break

@@ -18,6 +18,7 @@ from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.pyro_latent import Latent
+from bmtl.fitting.robust import Robust
 from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
 from bmtl.model import Model
@@ -75,7 +76,7 @@ class PyroSVI:
         self.device = engine.device
         self.latent = Latent(program, arrays, partial(is_point, settings))
         cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
-        self.settling = Settling(1, cells)
+        self.settling = Settling(1, cells, -(-settings.max_steps // CHUNK))
         self.params = {name: value.requires_grad_() for name, value in self._initial().items()}
         self.flows = torch.nn.ModuleList()
         size = len(self.params["loc"])
@@ -138,7 +139,8 @@ class PyroSVI:
         """Optimise until the ELBO has settled or the steps are spent."""
         settings = self.settings
         batch = min(settings.batch_size, self.n_rows)
-        adam = torch.optim.Adam([*self.params.values(), *self.flows.parameters()], lr=settings.learning_rate)
+        params = [*self.params.values(), *self.flows.parameters()]
+        adam, held = torch.optim.Adam(params, lr=settings.learning_rate), Robust(params)
         losses = torch.zeros(CHUNK, device=self.device)
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for number in range(-(-settings.max_steps // CHUNK)):
@@ -151,11 +153,14 @@ class PyroSVI:
                     adam.zero_grad()
                     loss = self.negative_elbo(rows, scale)
                     loss.backward()
+                    held()
                     adam.step()
                     losses[step] = loss.detach()
-                if not torch.isfinite(losses[-1]):
-                    raise FitError(f"the ELBO of {self.name} is not finite after {(number + 1) * CHUNK} steps")
-                self.settling.look(losses.cpu().numpy()[None])
+                try:
+                    self.settling.look(losses.cpu().numpy()[None])
+                except FloatingPointError as error:
+                    what = f"the ELBO of {self.name} is not finite after {(number + 1) * CHUNK} steps"
+                    raise FitError(what) from error
                 tick(CHUNK, loss=float(losses.mean()))
                 if self.settling.settled.all():
                     break

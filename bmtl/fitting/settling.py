@@ -10,8 +10,11 @@ CHUNK = 250
 STAGES = (1.0, 0.3, 0.1)
 """Learning-rate factors, one after another."""
 
-PATIENCE = 2
-"""Chunks without improvement that end a stage."""
+WINDOW = 4
+"""Chunks whose mean loss is compared with that of as many before them: single ones are too noisy."""
+
+DUE = (0.6, 0.8)
+"""Shares of all chunks after which the later stages begin in any case: at a high rate some runs never settle."""
 
 MIN_GAIN = 2e-4
 """Improvement of the loss a chunk, in nats an observed cell, below which more of it changes no verdict."""
@@ -30,8 +33,8 @@ EVALUATION_DRAWS = 100
 class Settling:
     """Watches the loss of one or several runs and lowers the learning rate as they settle.
 
-    A run's stage ends once `PATIENCE` chunks in a row have not improved on its best by more than `MIN_GAIN` per cell;
-    after the last stage it has settled, and stays as it is while others go on.
+    A run's stage ends once the mean loss of its last `WINDOW` chunks is not better than that of the `WINDOW` before by
+    more than `MIN_GAIN` a cell and chunk; after the last stage it has settled, and stays as it is while others go on.
 
     Parameters
     ----------
@@ -39,13 +42,15 @@ class Settling:
         Number of runs trained side by side.
     cells : float
         Observed cells behind the loss.
+    chunks : int
+        All that there can be.
     """
 
-    def __init__(self, runs: int, cells: float) -> None:
+    def __init__(self, runs: int, cells: float, chunks: int) -> None:
+        self.due = [round(share * chunks) for share in DUE]
         self.tolerance = MIN_GAIN * cells
         self.stage = np.zeros(runs, dtype=int)
-        self.best = np.full(runs, np.inf)
-        self.waited = np.zeros(runs, dtype=int)
+        self.since = np.full(runs, len(WARMUP))
         self.trace: list[np.ndarray] = []
 
     @property
@@ -64,17 +69,27 @@ class Settling:
         return WARMUP[len(self.trace)] if len(self.trace) < len(WARMUP) else 1.0
 
     def look(self, losses: np.ndarray) -> None:
-        """Take in one chunk's losses, ``runs × steps``."""
-        loss = np.mean(losses, axis=1)
+        """Take in one chunk's losses, ``runs × steps``.
+
+        Raises
+        ------
+        FloatingPointError
+            If more than half of a run's are not finite. Those of single steps are left out, as their gradients are.
+        """
+        finite = np.isfinite(losses)
+        if np.any(np.mean(finite, axis=1) < 0.5):
+            raise FloatingPointError
+        loss = np.mean(losses, axis=1, where=finite)
         if len(self.trace) < len(WARMUP):
             # Another objective, not to be compared with what follows.
             self.trace.append(np.full_like(loss, np.nan))
             return
         self.trace.append(loss)
-        better = loss < self.best - self.tolerance
-        self.waited = np.where(better, 0, self.waited + 1)
-        self.best = np.minimum(self.best, loss)
-        over = (self.waited >= PATIENCE) & ~self.settled
+        if len(self.trace) < len(WARMUP) + 2 * WINDOW:
+            return
+        gain = np.mean(self.trace[-2 * WINDOW : -WINDOW], axis=0) - np.mean(self.trace[-WINDOW:], axis=0)
+        long = len(self.trace) - self.since >= 2 * WINDOW
+        due = self.stage < sum(len(self.trace) >= mark for mark in self.due)
+        over = (due | long & ~(gain > WINDOW * self.tolerance)) & ~self.settled
         self.stage += over
-        self.waited[over] = 0
-        self.best[over] = loss[over]
+        self.since[over] = len(self.trace)

@@ -12,6 +12,7 @@ from scipy import stats
 
 import bmtl
 from bmtl import replay
+from bmtl._inputs import inputs_like
 from bmtl.arrangement import Arrangement
 from bmtl.fitting import MAP, NUTS, SVI
 from bmtl.fitting import extend as module
@@ -118,7 +119,7 @@ def test_what_was_fitted_stays(settings, beside, five, made) -> None:
         assert all(any(np.array_equal(own, row) for row in rows) for own in np.moveaxis(value, 2, 0))
     for name, noise in fit.noise.items():
         assert np.array_equal(out.noise[name], noise)
-    ours, theirs = (replay.linear_predictor(own.model, own.tasks, own._flat) for own in (fit, out))
+    ours, theirs = (replay.linear_predictor(own.model, own.tasks, own.flat) for own in (fit, out))
     for value, expected in zip(theirs, ours, strict=False):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     assert np.isfinite(out.weights()["weight"]).all()
@@ -138,7 +139,7 @@ def test_the_features_are_those_of_the_trunk_beside(five, made) -> None:
     z = (new_tasks(five).X - five.x_centre) / five.x_scale
     phi = np.tanh(z @ old["trunk_w0"][:, trunk] + old["trunk_b0"][:, trunk])
     plan = out.arrangement.plan(out.tasks.names)
-    found = replay.linear_predictor(out.model, out.tasks, out._flat)
+    found = replay.linear_predictor(out.model, out.tasks, out.flat)
     for t in (5, 6):
         f = np.einsum("snk,sk->sn", phi, sites["head"][:, plan.head_of[t]]) / np.sqrt(3)
         eta = sites["intercept"][:, t, None] + sites["amplitude"][:, t, None] * f
@@ -190,7 +191,7 @@ def test_a_torch_module(trainable, pair) -> None:
     head = s["head"][:, out.arrangement.plan(out.tasks.names).head_of[2]]
     f = np.sum(phi * head[:, None], axis=-1) / np.sqrt(3)
     eta = s["intercept"][:, 2, None] + s["amplitude"][:, 2, None] * f
-    found = replay.linear_predictor(out.model, out.tasks, out._flat)[2]
+    found = replay.linear_predictor(out.model, out.tasks, out.flat)[2]
     np.testing.assert_allclose(found, eta, rtol=1e-4, atol=1e-4)
     for name, value in fit.draws.sites.items():
         if name.startswith("trunk_"):
@@ -217,7 +218,7 @@ def test_levels_are_those_of_the_fit(old, new) -> None:
     if second is None:
         with pytest.warns(bmtl.TaskWarning, match="constant"):
             second = Tasks.from_frame(frame, inputs, {"new": "gaussian"})
-    np.testing.assert_array_equal(module._inputs_like(first, second), first.encode(frame))
+    np.testing.assert_array_equal(inputs_like(first, second), first.encode(frame))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_other_inputs_are_refused(change, message) -> None:
     frame = change(frame_of("abc", 1))
     second = Tasks.from_frame(frame, [name for name in frame if name not in ("old", "new")], {"new": "gaussian"})
     with pytest.raises(bmtl.TaskError, match=message):
-        module._inputs_like(first, second)
+        inputs_like(first, second)
 
 
 def test_refused(five, pair, made) -> None:

@@ -252,7 +252,7 @@ def test_ctrl_c(how, tmp_path) -> None:
         import numpy as np, bmtl, pyro.infer.mcmc.api as api
         from bmtl.fitting import progress, settling
         from bmtl.models import SharedTrunk
-        settling.PATIENCE = 10**9
+        settling.WINDOW = 10**9
         # Says on standard output when the fit is under way.
         progress.tqdm.update = lambda self, n=1: print("tick", flush=True)
         start = api._UnarySampler.run

@@ -246,7 +246,7 @@ def test_extended_with_deep_heads_and_views(five, made) -> None:
     new = Tasks.from_arrays(five.X, rng.normal(size=(24, 1)), ["gaussian"], names=["apart"])
     out = fit.extend(new, beside="burst", max_steps=250)
     assert out.draws.sites["head_w0"].shape == (1, 6, 4, 4, 3)
-    ours, theirs = (replay.linear_predictor(own.model, own.tasks, own._flat) for own in (fit, out))
+    ours, theirs = (replay.linear_predictor(own.model, own.tasks, own.flat) for own in (fit, out))
     for value, expected in zip(theirs, ours, strict=False):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     sites = {n: value[0, 0] for n, value in out.draws.sites.items()}

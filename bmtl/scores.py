@@ -1,0 +1,51 @@
+"""How well a fit predicts cells that it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import logsumexp
+
+from bmtl import replay, task_noise
+from bmtl._frames import quoted
+from bmtl._inputs import inputs_like
+from bmtl.errors import TaskError
+from bmtl.tasks import Tasks
+
+if TYPE_CHECKING:
+    from bmtl.results import Fit
+
+
+def score(fit: Fit, new: Tasks) -> pd.DataFrame:
+    """Log predictive density of new cells; see `Fit.score`."""
+    tasks = fit.tasks
+    unknown = [name for name in new.names if name not in tasks.names]
+    if unknown:
+        raise TaskError(f"not in the fit: {quoted(unknown)}; it has {quoted(tasks.names, shown=20)}")
+    families = {name: tasks.families[tasks.index(name)] for name in new.names}
+    other = [name for name, family in zip(new.names, new.families, strict=True) if family != families[name]]
+    if other:
+        raise TaskError(f"of another family, or with other labels, than in the fit: {quoted(other)}")
+    if new.layout != tasks.layout:
+        raise TaskError(f"the fit's tasks are {tasks.layout}, the new ones {new.layout}: make both in the same way")
+    groups = None
+    if task_noise.by_group(fit) > 1:
+        labels = None if new.noise_group is None else np.array(new.noise_levels)[new.noise_group]
+        groups = task_noise.new_groups(fit, labels, new.n_rows)
+    place = {name: t for t, name in enumerate(new.names)}
+    kept = {
+        # Tasks without new cells stay, empty, because the fit's sites are theirs too.
+        field: tuple(
+            getattr(new, field)[place[name]] if name in place else getattr(tasks, field)[t][:0]
+            for t, name in enumerate(tasks.names)
+        )
+        for field in ("rows", "y", "exposure")
+    }
+    there = replace(tasks, X=inputs_like(tasks, new), **kept, noise_group=groups)
+    found = dict(zip(tasks.names, replay.log_likelihood(fit.model, there, fit.flat, fitted=tasks), strict=True))
+    cells = {name: logsumexp(found[name], axis=0) - np.log(len(found[name])) for name in new.names}
+    rows = [(name, len(own), own.mean(), own.std() / np.sqrt(len(own))) for name, own in cells.items()]
+    return pd.DataFrame(rows, columns=["task", "n", "lpd", "se"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def score(fit: Fit, new: Tasks) -> pd.DataFrame:
         labels = None if new.noise_group is None else np.array(new.noise_levels)[new.noise_group]
         groups = task_noise.new_groups(fit, labels, new.n_rows)
     place = {name: t for t, name in enumerate(new.names)}
-    kept = {
+    kept: dict[str, Any] = {
         # Tasks without new cells stay, empty, because the fit's sites are theirs too.
         field: tuple(
             getattr(new, field)[place[name]] if name in place else getattr(tasks, field)[t][:0]

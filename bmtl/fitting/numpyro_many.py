@@ -73,10 +73,10 @@ def run(
             model_args=(arrays,), rng_key=key,
         )
 
-    first = {**fixed, **{name: value[0] for name, value in own.items()}}
+    example = {**fixed, **{name: value[0] for name, value in own.items()}}
 
     def start(key: Any) -> Any:
-        many = jax.vmap(latent.start, in_axes=(0, None))(jax.random.split(key, STARTING_DRAWS), first)
+        many = jax.vmap(latent.start, in_axes=(0, None))(jax.random.split(key, STARTING_DRAWS), example)
         return jnp.median(many, axis=0)
 
     keys = jax.random.split(jax.random.PRNGKey(seed), 2 * count)

@@ -10,10 +10,10 @@ at unit variance. Inputs are standard normal; all tasks of a problem are observe
 * *noisy neighbour*: siblings of |ρ| in (.6, .9); the noise of b is 10 to 100 times that of a.
 * *imbalanced*: siblings of |ρ| in (.6, .9); a has 20 rows, b 2,000.
 * *mixed families*: Gaussian, yes/no and count outcomes of three siblings, pairwise correlation U(.5, .8).
-* *two clusters*: two times six siblings, pairwise correlation U(.5, .8); clusters of different inputs.
+* *two clusters*: six tasks, two times three siblings, pairwise correlation U(.5, .8); clusters of different inputs.
 * *chain*: f_t = (g_t + g_{t+1}) / √2 for four tasks: neighbours have correlation .5, others none.
 * *narrow trunk*, *wide trunk*: two unrelated networks of 2 units on the same 2 of 10 inputs, fitted on a trunk of 2
-  units, which cannot hold both, or of 32, which can.
+  units, which cannot hold both, or of 16, which can.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Function = Callable[[Array], Array]
 Truth = dict[frozenset[str], str]
 
 ROWS, HELD = 300, 2000
-CLUSTER = 6
-WIDE, NARROW = 32, 2
+CLUSTER = 3
+WIDE, NARROW = 16, 2
 
 
 @dataclass(frozen=True)

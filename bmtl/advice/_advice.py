@@ -27,8 +27,9 @@ class Advice:
     pairs : DataFrame
         A row a pair: task_a, task_b, verdict, p_merge, p_weight, p_decouple, elpd_gain_a, se_a, elpd_gain_b, se_b
         (nats over all cells of the task, from knowing the other, with single cells left out), correlation and its sd
-        (of the functions), residual_correlation (of the noises on shared rows), scale and kind (how b relates to a if
-        they are one function), drifting (only later rows speak against it), why.
+        (of the functions), joint_correlation, joint_low, joint_high (the same from one fit of all tasks on one trunk,
+        with a central 89% interval), residual_correlation (of the noises on shared rows), scale and kind (how b
+        relates to a if they are one function), drifting (only later rows speak against it), why.
     tasks : DataFrame
         A row a task: task, family, n, elpd and se under the arrangements decoupled, weighted, merged and recommended,
         gain and se_gain (recommended against decoupled, paired), noise and weight with intervals, checks, why.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_ndtr
 
 from bmtl import versions
 from bmtl.advice import reasons
@@ -34,6 +35,9 @@ HARM = 2.0
 
 SMALL = 4.0
 """Differences in ELPD below this many nats are too small to overrule anything (Sivula et al., 2020)."""
+
+BETTER = 1.0
+"""Paired standard errors by which another arrangement that was tried must beat the screen's to be recommended."""
 
 SHOWN_ARRANGEMENTS = 10
 
@@ -117,6 +121,7 @@ def advise(
     # The best comes first: whether cells can be left out shows at its fit, which is needed in any case.
     recommended, *tried = trials.run([best, *base.values()])
     harmed = _harmed(recommended, tried[0], protect)
+    factor = _sharing(recommended, tried[0])
     warnings = []
     drifting: list[str] = []
     if harmed and folds.kind == "time":
@@ -135,19 +140,24 @@ def advise(
         )
         best = _apart(best, harmed)
         recommended, *tried = trials.run([best, *base.values()])
-        if _worse(recommended, tried[0], tasks.importance):
-            best = base["decoupled"]
-            recommended = tried[0]
+    if better := _better(recommended, tried, protect):
+        gain, se = _total(better, recommended, tasks.importance)
+        warnings.append(
+            f"{better.arrangement} predicted left-out cells better than {best}, which the pairs suggest, by "
+            f"{gain:+.1f} ± {se:.1f} nats: recommended instead. Sharing can regularise tasks that are not related, and "
+            "compete for capacity between tasks that are."
+        )
+        best, recommended = better.arrangement, better
     outcomes = dict(zip((*base, "recommended"), (*tried, recommended), strict=True))
     fit = trials.fit(best)
     if fit.problems:
         warnings.append(f"The recommended fit did not converge ({fit.problems}): the advice is undecided.")
 
-    pairs = _pairs(screened, tasks, harmed, drifting, fit.problems)
+    joint = trials.fit(base["weighted"]).relations()
+    pairs = _pairs(screened, tasks, factor, joint, harmed, drifting, fit.problems)
     differences = _differences(outcomes, tasks)
     verdict, probability = _whole(ranked, pairs)
-    total = differences[differences["arrangement"] == "recommended"]
-    gain, se = float(total["difference"].sum()), _total_se(recommended, tried[0])
+    gain, se = _total(recommended, tried[0], np.ones(tasks.n_tasks))
     return Advice(
         pairs=pairs,
         tasks=_tasks(outcomes, fit, differences),
@@ -195,10 +205,30 @@ def _harmed(recommended: Trial, decoupled: Trial, protect: Sequence[str]) -> lis
     ]
 
 
-def _worse(trial: Trial, decoupled: Trial, importance: np.ndarray) -> bool:
+def _sharing(trial: Trial, decoupled: Trial) -> np.ndarray:
+    """For every two tasks the factor on the odds of sharing from what it does to predictions, (T, T).
+
+    A task's difference in ELPD d has a standard error s, to which differences of `SMALL` nats are added as noise; with
+    a flat prior on the true difference the odds that it is a gain are Φ(d/s) / Φ(−d/s). A gain says nothing of how
+    functions relate (a shared trunk also regularises), a harm makes sharing less probable. 1 where tasks do not share.
+    """
     difference, se = trial.over(decoupled)
-    total, error = np.sum(importance * difference), np.sqrt(np.sum((importance * se) ** 2))
-    return bool(total < -HARM * error and total < -SMALL)
+    z = difference / np.hypot(se, SMALL)
+    odds = np.exp(np.minimum(log_ndtr(z) - log_ndtr(-z), 0.0))
+    trunk = {own: number for number, heads in enumerate(trial.arrangement.trunks) for head in heads for own in head}
+    number = np.array([trunk[own] for own in trial.tasks.names])
+    return np.where(number[:, None] == number, np.minimum(odds[:, None], odds), 1.0)
+
+
+def _better(recommended: Trial, tried: Sequence[Trial], protect: Sequence[str]) -> Trial | None:
+    """The best other arrangement that was tried, if it predicts better beyond noise and harms no protected task."""
+    found = []
+    for trial in tried:
+        gain, se = _total(trial, recommended, trial.tasks.importance)
+        protected = set(_harmed(trial, tried[0], protect)) & set(protect)
+        if gain > BETTER * se and gain > SMALL and not protected:
+            found.append((gain, trial))
+    return max(found, key=lambda own: own[0])[1] if found else None
 
 
 def _apart(arrangement: Arrangement, apart: list[str]) -> Arrangement:
@@ -213,17 +243,22 @@ def _apart(arrangement: Arrangement, apart: list[str]) -> Arrangement:
 
 
 def _pairs(
-    screened: Screen, tasks: Tasks, harmed: list[str], drifting: list[str], problems: str
+    screened: Screen, tasks: Tasks, factor: np.ndarray, joint: pd.DataFrame, harmed: list[str], drifting: list[str],
+    problems: str,
 ) -> pd.DataFrame:
     rows = []
-    for pair in screened.pairs:
+    for pair, related in zip(screened.pairs, joint.itertuples(), strict=True):
         a, b = tasks.names[pair.a], tasks.names[pair.b]
-        verdict = verdict_of(pair.p_merge, pair.p_weight, pair.p_decouple)
-        overruled = [own for own in (a, b) if own in harmed and verdict in ("merge", "weight")]
-        why = reasons.of_pair(pair, verdict, tasks.names, tasks.inputs, screened)
+        first = verdict_of(pair.p_merge, pair.p_weight, pair.p_decouple)
+        p = np.array([pair.p_merge, pair.p_weight, pair.p_decouple])
+        p[:2] *= factor[pair.a, pair.b]
+        p /= p.sum()
+        verdict = verdict_of(*p)
+        overruled = [own for own in (a, b) if own in harmed and first in ("merge", "weight")]
+        why = reasons.of_pair(pair, first, tasks.names, tasks.inputs, screened)
         if overruled:
-            why += " " + reasons.of_harm(overruled, [own for own in overruled if own in drifting])
-            verdict = "undecided"
+            why += " " + reasons.of_harm(overruled, [own for own in overruled if own in drifting], verdict)
+            verdict = "undecided" if set(overruled) & set(drifting) else verdict
         if problems:
             why = f"Not converged ({problems}), so not settled. {why}"
             verdict = "undecided"
@@ -232,15 +267,18 @@ def _pairs(
                 "task_a": a,
                 "task_b": b,
                 "verdict": verdict,
-                "p_merge": pair.p_merge,
-                "p_weight": pair.p_weight,
-                "p_decouple": pair.p_decouple,
+                "p_merge": float(p[0]),
+                "p_weight": float(p[1]),
+                "p_decouple": float(p[2]),
                 "elpd_gain_a": pair.gain_a,
                 "se_a": pair.se_a,
                 "elpd_gain_b": pair.gain_b,
                 "se_b": pair.se_b,
                 "correlation": pair.correlation,
                 "correlation_sd": pair.correlation_sd,
+                "joint_correlation": related.correlation,
+                "joint_low": related.correlation_low,
+                "joint_high": related.correlation_high,
                 "residual_correlation": pair.residual_correlation,
                 "scale": pair.scale,
                 "kind": pair.kind,
@@ -262,13 +300,16 @@ def _differences(outcomes: dict[str, Trial], tasks: Tasks) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "arrangement", "difference", "se", "n"])
 
 
-def _total_se(trial: Trial, other: Trial) -> float:
-    """Paired standard error of the total difference, with cells of one row summed first: they are not independent."""
+def _total(trial: Trial, other: Trial, importance: np.ndarray) -> tuple[float, float]:
+    """Difference in ELPD of all tasks, weighted by importance, and its paired standard error.
+
+    Cells of one row are summed first: they are not independent.
+    """
     by_row = np.zeros(trial.tasks.n_rows)
-    for rows, ours, theirs in zip(trial.rows, trial.pointwise, other.pointwise, strict=True):
-        np.add.at(by_row, rows, ours - theirs)
+    for rows, ours, theirs, own in zip(trial.rows, trial.pointwise, other.pointwise, importance, strict=True):
+        np.add.at(by_row, rows, own * (ours - theirs))
     by_row = by_row[np.unique(np.concatenate(trial.rows))]
-    return float(np.sqrt(len(by_row) * by_row.var()))
+    return float(by_row.sum()), float(np.sqrt(len(by_row) * by_row.var()))
 
 
 def _tasks(outcomes: dict[str, Trial], fit: Fit, differences: pd.DataFrame) -> pd.DataFrame:

@@ -95,15 +95,16 @@ def _gains(pair: PairEvidence, a: str, b: str) -> str:
     )
 
 
-def of_harm(harmed: Sequence[str], drifting: Sequence[str]) -> str:
+def of_harm(harmed: Sequence[str], drifting: Sequence[str], verdict: str) -> str:
     """Why refits overrule a pair's verdict."""
     if drifting:
         return (
             f"But sharing a trunk made {_listed(harmed)} predict later rows worse, though not rows left out at random: "
             "the relation drifts, so not settled."
         )
+    so = "so they are better apart" if verdict == "decouple" else "so not settled"
     return (
-        f"But sharing a trunk made {_listed(harmed)} predict left-out cells worse: not settled. Where functions are "
+        f"But sharing a trunk made {_listed(harmed)} predict left-out cells worse, {so}. Where functions are "
         "related, that is often competition for the capacity of the trunk, which a wider one cures."
     )
 

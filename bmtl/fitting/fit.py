@@ -105,10 +105,12 @@ def sample(
     seed: int,
     each: Sequence[Mapping[str, np.ndarray]] | None,
     progress: Progress,
+    begin: Any = None,
 ) -> list[Draws]:
     """Posterior draws for every set of arrays that replace those of ``values`` (the masks of folds), or once for None.
 
-    SVI and MAP on NumPyro run all of them side by side, the others one after another.
+    SVI and MAP on NumPyro run all of them side by side, the others one after another. They start from the guide
+    ``begin`` if there is one.
     """
     if isinstance(settings, NUTS):
         full = [{**values, **own} for own in each or [{}]]
@@ -124,10 +126,10 @@ def sample(
     if engine == "pyro":
         from bmtl.fitting import pyro_svi
 
-        return pyro_svi.run(model, design, values, settings, seed, each, progress, device)
+        return pyro_svi.run(model, design, values, settings, seed, each, progress, device, begin)
     from bmtl.fitting import numpyro_svi
 
-    return numpyro_svi.run(model, design, values, settings, seed, each, progress)
+    return numpyro_svi.run(model, design, values, settings, seed, each, progress, begin)
 
 
 def choose_trunk(

@@ -21,7 +21,7 @@ from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
 from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point
-from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
+from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling
 from bmtl.model import Model
 
 
@@ -33,6 +33,7 @@ def run(
     seed: int,
     each: Sequence[Mapping[str, np.ndarray]] | None = None,
     progress: Progress | None = None,
+    begin: Any = None,
 ) -> list[Draws]:
     """Fit by SVI or MAP.
 
@@ -43,6 +44,8 @@ def run(
     each : sequence of mapping, optional
         One fit for each: arrays that replace those of ``values`` (``mask/…`` for the training cells of a fold,
         ``y/…`` for simulated outcomes). They are trained side by side. Default: one fit, on ``values`` as they are.
+    begin : optional
+        The guide's parameters to start from (``Draws.guide`` of a similar fit), instead of restarts.
 
     Returns
     -------
@@ -59,17 +62,20 @@ def run(
     stacked = each or [{name: value for name, value in values.items() if name.startswith("mask/")}]
     fixed = {name: jnp.asarray(value) for name, value in values.items() if name not in stacked[0]}
     own = {name: jnp.asarray(np.stack([run[name] for run in stacked])) for name in stacked[0]}
-    runs = (len(stacked), settings.restarts)
+    runs = (len(stacked), settings.restarts if begin is None else 1)
 
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
     fixed |= {name: jnp.asarray(value) for name, value in design.priors().items()}
     first = fixed | {name: value[0] for name, value in own.items()}
     svi = compiled(model, design, settings, first)
     key = jax.random.PRNGKey(seed)
-    params = svi.start(key, runs, first)
+    if begin is None:
+        params = svi.start(key, runs, first)
+    else:
+        params = jax.tree.map(lambda value: jnp.broadcast_to(value, (*runs, *value.shape)), begin)
     observed = {name: np.asarray(value) for name, value in (fixed | own).items() if name.startswith("mask/")}
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
-    settling = Settling(runs[0] * runs[1], cells, -(-settings.max_steps // CHUNK))
+    settling = Settling(runs[0] * runs[1], cells, -(-settings.max_steps // CHUNK), warm=begin is not None)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
         params = svi.train(params, fixed, own, key, settling, tick, type(model).__name__)
     losses = np.stack(settling.trace, axis=1).reshape(*runs, -1)
@@ -87,12 +93,18 @@ def run(
                 sites={name: np.asarray(value)[None] for name, value in sites.items()},
                 trace=losses[fold],
                 elbo=elbo,
+                guide=jax.tree.map(np.asarray, _at(restarts, best)),
                 log_ratio=np.asarray(ratio, dtype=float) if isinstance(settings, SVI) else None,
                 settled=bool(settling.settled.reshape(runs)[fold, best]),
                 seconds=time.perf_counter() - start,
             )
         )
     return out
+
+
+def _mean(mean: Any, latest: Any, count: Any) -> Any:
+    """The mean of the last ``count`` chunks from that of those before and that of the latest; as it was where 0."""
+    return jax.tree.map(lambda a, b: jnp.where(count > 0, a + (b - a) / jnp.maximum(count, 1.0), a), mean, latest)
 
 
 KEPT = 32
@@ -135,6 +147,7 @@ class NumPyroSVI:
         self.latent = Latent.of(model, design, arrays, partial(is_point, settings))
         self.initial = jax.jit(jax.vmap(self._initial, in_axes=(0, None)))
         self.chunk = jax.jit(self._chunk)
+        self.mean = jax.jit(jax.vmap(jax.vmap(_mean)))
         self.draw = jax.jit(partial(self._draw, draws=settings.draws))
         self.elbos = jax.jit(self._elbos)
 
@@ -156,11 +169,14 @@ class NumPyroSVI:
         """
         settings = self.settings
         state = jax.vmap(jax.vmap(self.adam.init))(params)
-        runs = params["loc"].shape[:2]
+        runs, mean = params["loc"].shape[:2], params
         for number in range(-(-settings.max_steps // CHUNK)):
             rate = np.broadcast_to(settings.learning_rate * settling.factor, np.prod(runs)).reshape(runs)
             now = (jnp.asarray(rate, dtype=jnp.float32), settling.likelihood)
-            params, state, losses = self.chunk(params, state, fixed, each, jax.random.fold_in(key, number), *now)
+            own = jax.random.fold_in(key, number)
+            (params, state, latest), losses = self.chunk(params, state, fixed, each, own, *now)
+            last = np.broadcast_to(settling.last, np.prod(runs)).reshape(runs)
+            mean = self.mean(mean, latest, jnp.asarray(last, dtype=jnp.float32))
             losses = np.asarray(losses).reshape(-1, CHUNK)
             losses = losses.mean(axis=0, keepdims=True) if pooled else losses
             try:
@@ -170,7 +186,9 @@ class NumPyroSVI:
             tick(CHUNK, loss=float(np.mean(losses)))
             if settling.settled.all():
                 break
-        return params
+        # Where steps were spent before the last stage there is no mean.
+        there = np.broadcast_to(settling.stage, np.prod(runs)).reshape(runs) >= len(STAGES) - 1
+        return jax.tree.map(lambda a, b: jnp.where(there.reshape(*runs, *[1] * (a.ndim - 2)), a, b), mean, params)
 
     def _initial(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
         z = self.latent.start(key, arrays)
@@ -221,7 +239,7 @@ class NumPyroSVI:
         run_keys = jax.random.split(jax.random.fold_in(key, 1), (folds, restarts))
 
         def step(own: Any, rate: Any, carry: Any, keys: Any) -> Any:
-            params, state = carry
+            params, state, total = carry
             batch_key, key = keys
             arrays = fixed | own
             if self.batch < self.n_rows:
@@ -229,15 +247,17 @@ class NumPyroSVI:
             scale = likelihood * self.n_rows / self.batch
             loss, gradient = jax.value_and_grad(self.negative_elbo)(params, key, arrays, scale)
             update, state = self.adam.update(gradient, state)
-            return (jax.tree.map(lambda p, u: p - rate * u, params, update), state), loss
+            params = jax.tree.map(lambda p, u: p - rate * u, params, update)
+            return (params, state, jax.tree.map(jnp.add, total, params)), loss
 
         def one(params: Any, state: Any, own: Any, key: Any, rate: Any) -> Any:
             keys = batch_keys, jax.random.split(key, CHUNK)
-            return jax.lax.scan(partial(step, own, rate), (params, state), keys)
+            carry = params, state, jax.tree.map(jnp.zeros_like, params)
+            (params, state, total), losses = jax.lax.scan(partial(step, own, rate), carry, keys)
+            return (params, state, jax.tree.map(lambda value: value / CHUNK, total)), losses
 
         over_restarts = jax.vmap(one, in_axes=(0, 0, None, 0, 0))
-        (params, state), losses = jax.vmap(over_restarts)(params, state, each, run_keys, rate)
-        return params, state, losses
+        return jax.vmap(over_restarts)(params, state, each, run_keys, rate)
 
     def _draw(self, params: Any, arrays: Any, key: Any, draws: int) -> tuple[dict[str, Any], Any]:
         """Guide draws of the sites, and log p − log q of each."""

@@ -33,6 +33,7 @@ def run(
     each: Sequence[Mapping[str, np.ndarray]] | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
+    begin: Any = None,
 ) -> list[Draws]:
     """Fit by SVI or MAP; arguments, results and errors as in `bmtl.fitting.numpyro_svi.run`, plus a torch device.
 
@@ -48,9 +49,9 @@ def run(
             start = time.perf_counter()
             arrays = tensors | {name: torch.as_tensor(value, device=engine.device) for name, value in own.items()}
             runs = []
-            for restart in range(settings.restarts):
+            for restart in range(settings.restarts if begin is None else 1):
                 torch.manual_seed(1_000_003 * seed + 1_009 * fold + restart)
-                runs.append(PyroSVI(model, design, settings, arrays, engine))
+                runs.append(PyroSVI(model, design, settings, arrays, engine, begin))
                 runs[-1].train(progress)
             out.append(_best(runs, time.perf_counter() - start))
     return out
@@ -64,7 +65,8 @@ class PyroSVI:
     """
 
     def __init__(
-        self, model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any], engine: PyroEngine
+        self, model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any], engine: PyroEngine,
+        begin: Any = None,
     ) -> None:
         def program(arrays: Mapping[str, Any], scale: float = 1.0) -> None:
             model.program(engine, Data(design, arrays, scale))
@@ -76,14 +78,25 @@ class PyroSVI:
         self.device = engine.device
         self.latent = Latent(program, arrays, partial(is_point, settings))
         cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
-        self.settling = Settling(1, cells, -(-settings.max_steps // CHUNK))
-        self.params = {name: value.requires_grad_() for name, value in self._initial().items()}
+        self.settling = Settling(1, cells, -(-settings.max_steps // CHUNK), warm=begin is not None)
+        first = self._initial() if begin is None else {
+            name: torch.tensor(value, device=self.device) for name, value in begin["params"].items()
+        }
+        self.params = {name: value.requires_grad_() for name, value in first.items()}
         self.flows = torch.nn.ModuleList()
         size = len(self.params["loc"])
         if isinstance(settings, SVI) and settings.guide == "flow":
             for _ in range(FLOWS):
                 self.flows.append(dist.transforms.affine_autoregressive(size, hidden_dims=[max(size, HIDDEN)]))
+            if begin is not None:
+                self.flows.load_state_dict(begin["flows"])
             self.flows.to(engine.device)
+
+    @property
+    def guide(self) -> dict[str, Any]:
+        """Parameters, from which another run can begin."""
+        own = {name: value.detach().cpu().numpy() for name, value in self.params.items()}
+        return {"params": own, "flows": {name: value.cpu() for name, value in self.flows.state_dict().items()}}
 
     def _initial(self) -> dict[str, torch.Tensor]:
         z = self.latent.start().detach()
@@ -141,7 +154,7 @@ class PyroSVI:
         batch = min(settings.batch_size, self.n_rows)
         params = [*self.params.values(), *self.flows.parameters()]
         adam, held = torch.optim.Adam(params, lr=settings.learning_rate), Robust(params)
-        losses = torch.zeros(CHUNK, device=self.device)
+        losses, mean, steps = torch.zeros(CHUNK, device=self.device), [own.detach().clone() for own in params], 0
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for number in range(-(-settings.max_steps // CHUNK)):
                 scale = self.settling.likelihood * self.n_rows / batch
@@ -156,6 +169,9 @@ class PyroSVI:
                     held()
                     adam.step()
                     losses[step] = loss.detach()
+                    if self.settling.last[0]:
+                        steps += 1
+                        torch._foreach_lerp_(mean, [own.detach() for own in params], 1.0 / steps)
                 try:
                     self.settling.look(losses.cpu().numpy()[None])
                 except FloatingPointError as error:
@@ -165,6 +181,8 @@ class PyroSVI:
                 if self.settling.settled.all():
                     break
         with torch.no_grad():
+            if steps:
+                torch._foreach_copy_(params, mean)
             particles = 1 if isinstance(settings, MAP) else EVALUATION_DRAWS
             self.elbo = float(np.mean([-float(self.negative_elbo(self.arrays)) for _ in range(particles)]))
 
@@ -194,6 +212,7 @@ def _best(runs: list[PyroSVI], seconds: float) -> Draws:
         sites={name: value[None] for name, value in sites.items()},
         trace=trace,
         elbo=elbo,
+        guide=best.guide,
         log_ratio=ratio if isinstance(best.settings, SVI) else None,
         settled=bool(best.settling.settled.all()),
         seconds=seconds,

@@ -44,13 +44,16 @@ class Settling:
         Observed cells behind the loss.
     chunks : int
         All that there can be.
+    warm : bool
+        Whether runs start near where they will end: then without the warm-up and the first stage.
     """
 
-    def __init__(self, runs: int, cells: float, chunks: int) -> None:
+    def __init__(self, runs: int, cells: float, chunks: int, warm: bool = False) -> None:
+        self.warmup = () if warm else WARMUP
         self.due = [round(share * chunks) for share in DUE]
         self.tolerance = MIN_GAIN * cells
-        self.stage = np.zeros(runs, dtype=int)
-        self.since = np.full(runs, len(WARMUP))
+        self.stage = np.full(runs, int(warm))
+        self.since = np.full(runs, len(self.warmup))
         self.trace: list[np.ndarray] = []
 
     @property
@@ -64,9 +67,14 @@ class Settling:
         return np.array([*STAGES, 0.0])[self.stage]
 
     @property
+    def last(self) -> np.ndarray:
+        """Chunks of each run in the last stage, with the present one: it ends at their mean. 0 in others."""
+        return np.where(self.stage == len(STAGES) - 1, len(self.trace) - self.since + 1, 0)
+
+    @property
     def likelihood(self) -> float:
         """Factor on the likelihood now: above one in the warm-up only."""
-        return WARMUP[len(self.trace)] if len(self.trace) < len(WARMUP) else 1.0
+        return self.warmup[len(self.trace)] if len(self.trace) < len(self.warmup) else 1.0
 
     def look(self, losses: np.ndarray) -> None:
         """Take in one chunk's losses, ``runs × steps``.
@@ -80,12 +88,12 @@ class Settling:
         if np.any(np.mean(finite, axis=1) < 0.5):
             raise FloatingPointError
         loss = np.mean(losses, axis=1, where=finite)
-        if len(self.trace) < len(WARMUP):
+        if len(self.trace) < len(self.warmup):
             # Another objective, not to be compared with what follows.
             self.trace.append(np.full_like(loss, np.nan))
             return
         self.trace.append(loss)
-        if len(self.trace) < len(WARMUP) + 2 * WINDOW:
+        if len(self.trace) < len(self.warmup) + 2 * WINDOW:
             return
         gain = np.mean(self.trace[-2 * WINDOW : -WINDOW], axis=0) - np.mean(self.trace[-WINDOW:], axis=0)
         long = len(self.trace) - self.since >= 2 * WINDOW

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, logsumexp, ndtr
 
 from bmtl import versions
 from bmtl.advice import reasons
 from bmtl.advice._advice import Advice
-from bmtl.advice.arrange import Ranked, name, rank
+from bmtl.advice.arrange import Labels, Ranked, kind_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
 from bmtl.advice.folds import Folds
@@ -121,7 +121,8 @@ def advise(
     # The best comes first: whether cells can be left out shows at its fit, which is needed in any case.
     recommended, *tried = trials.run([best, *base.values()])
     harmed = _harmed(recommended, tried[0], protect)
-    factor = _sharing(recommended, tried[0])
+    # Of two tasks all arrangements were tried.
+    factor = _sharing([recommended, *tried[1:]] if tasks.n_tasks == 2 else [recommended], tried[0])
     warnings = []
     drifting: list[str] = []
     if harmed and folds.kind == "time":
@@ -141,22 +142,27 @@ def advise(
         best = _apart(best, harmed)
         recommended, *tried = trials.run([best, *base.values()])
     if better := _better(recommended, tried, protect):
-        gain, se = _total(better, recommended, tasks.importance)
+        chosen = _total(better, recommended, tasks.importance)
         warnings.append(
             f"{better.arrangement} predicted left-out cells better than {best}, which the pairs suggest, by "
-            f"{gain:+.1f} ± {se:.1f} nats: recommended instead. Sharing can regularise tasks that are not related, and "
-            "compete for capacity between tasks that are."
+            f"{chosen[0]:+.1f} ± {chosen[1]:.1f} nats: recommended instead. Sharing can regularise tasks that are not "
+            "related, and compete for capacity between tasks that are."
         )
         best, recommended = better.arrangement, better
+    log_p = _less_sharing(log_p, factor)
+    ranked = rank(log_p, together)
     outcomes = dict(zip((*base, "recommended"), (*tried, recommended), strict=True))
     fit = trials.fit(best)
     if fit.problems:
         warnings.append(f"The recommended fit did not converge ({fit.problems}): the advice is undecided.")
 
     joint = trials.fit(base["weighted"]).relations()
-    pairs = _pairs(screened, tasks, factor, joint, harmed, drifting, fit.problems)
+    pairs = _pairs(screened, tasks, np.exp(log_p), joint, harmed, drifting, fit.problems)
     differences = _differences(outcomes, tasks)
-    verdict, probability = _whole(ranked, pairs)
+    kind = kind_of(_labels(best, tasks.names))
+    # What the pairs say of such an arrangement, or refits if it is they that chose it.
+    probability = float(ndtr(chosen[0] / np.hypot(chosen[1], SMALL))) if better else ranked.kind[kind]
+    verdict = "undecided" if probability < THRESHOLD or (pairs["verdict"] == "undecided").all() else kind
     gain, se = _total(recommended, tried[0], np.ones(tasks.n_tasks))
     return Advice(
         pairs=pairs,
@@ -205,19 +211,25 @@ def _harmed(recommended: Trial, decoupled: Trial, protect: Sequence[str]) -> lis
     ]
 
 
-def _sharing(trial: Trial, decoupled: Trial) -> np.ndarray:
-    """For every two tasks the factor on the odds of sharing from what it does to predictions, (T, T).
+def _sharing(shared: Sequence[Trial], decoupled: Trial) -> np.ndarray:
+    """For every two tasks the factor on the odds of merge and of weight from what that does to predictions, 2 × T × T.
 
     A task's difference in ELPD d has a standard error s, to which differences of `SMALL` nats are added as noise; with
     a flat prior on the true difference the odds that it is a gain are Φ(d/s) / Φ(−d/s). A gain says nothing of how
     functions relate (a shared trunk also regularises), a harm makes sharing less probable. 1 where tasks do not share.
     """
-    difference, se = trial.over(decoupled)
-    z = difference / np.hypot(se, SMALL)
-    odds = np.exp(np.minimum(log_ndtr(z) - log_ndtr(-z), 0.0))
-    trunk = {own: number for number, heads in enumerate(trial.arrangement.trunks) for head in heads for own in head}
-    number = np.array([trunk[own] for own in trial.tasks.names])
-    return np.where(number[:, None] == number, np.minimum(odds[:, None], odds), 1.0)
+    n = decoupled.tasks.n_tasks
+    factor = np.ones((2, n, n))
+    for trial in shared:
+        difference, se = trial.over(decoupled)
+        z = difference / np.hypot(se, SMALL)
+        odds = np.exp(np.minimum(log_ndtr(z) - log_ndtr(-z), 0.0))
+        both = np.minimum(odds[:, None], odds)
+        trunk, head = np.array(_labels(trial.arrangement, trial.tasks.names)).T
+        one_head = head[:, None] == head
+        one_trunk = (trunk[:, None] == trunk) & ~one_head
+        factor = np.where(np.stack([one_head, one_trunk]), np.minimum(factor, both), factor)
+    return factor
 
 
 def _better(recommended: Trial, tried: Sequence[Trial], protect: Sequence[str]) -> Trial | None:
@@ -242,17 +254,32 @@ def _apart(arrangement: Arrangement, apart: list[str]) -> Arrangement:
     )
 
 
+def _less_sharing(log_p: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Log probabilities of the relations after what refits say of sharing, ``3 × T × T``."""
+    with np.errstate(divide="ignore"):
+        adjusted = log_p + np.concatenate([np.log(factor), np.zeros_like(factor[:1])])
+    total: np.ndarray = logsumexp(adjusted, axis=0)
+    return adjusted - total
+
+
+def _labels(arrangement: Arrangement, names: tuple[str, ...]) -> Labels:
+    """Trunk and head of each task."""
+    place = {
+        own: (i, 1000 * i + j)
+        for i, trunk in enumerate(arrangement.trunks) for j, head in enumerate(trunk) for own in head
+    }
+    return tuple(place[own] for own in names)
+
+
 def _pairs(
-    screened: Screen, tasks: Tasks, factor: np.ndarray, joint: pd.DataFrame, harmed: list[str], drifting: list[str],
+    screened: Screen, tasks: Tasks, p_all: np.ndarray, joint: pd.DataFrame, harmed: list[str], drifting: list[str],
     problems: str,
 ) -> pd.DataFrame:
     rows = []
     for pair, related in zip(screened.pairs, joint.itertuples(), strict=True):
         a, b = tasks.names[pair.a], tasks.names[pair.b]
         first = verdict_of(pair.p_merge, pair.p_weight, pair.p_decouple)
-        p = np.array([pair.p_merge, pair.p_weight, pair.p_decouple])
-        p[:2] *= factor[pair.a, pair.b]
-        p /= p.sum()
+        p = p_all[:, pair.a, pair.b]
         verdict = verdict_of(*p)
         overruled = [own for own in (a, b) if own in harmed and first in ("merge", "weight")]
         why = reasons.of_pair(pair, first, tasks.names, tasks.inputs, screened)
@@ -332,14 +359,6 @@ def _tasks(outcomes: dict[str, Trial], fit: Fit, differences: pd.DataFrame) -> p
     elpd = [f"{kind}_{arrangement}" for arrangement in outcomes for kind in ("elpd", "se")]
     noise = [f"{kind}{end}" for kind in ("noise", "weight") for end in ("", "_low", "_high")]
     return table[["task", "family", "n", *elpd, "gain", "se_gain", *noise, "checks", "why"]]
-
-
-def _whole(ranked: Ranked, pairs: pd.DataFrame) -> tuple[str, float]:
-    kind = max(ranked.kind, key=lambda own: ranked.kind[own])
-    probability = ranked.kind[kind]
-    if probability < THRESHOLD or (pairs["verdict"] == "undecided").all():
-        return "undecided", probability
-    return kind, probability
 
 
 def _arrangements(ranked: Ranked, tasks: Tasks, sign: np.ndarray) -> pd.DataFrame:

@@ -50,7 +50,7 @@ class SVI:
     restarts: int = 3
     max_steps: int = 20_000
     batch_size: int = 256
-    learning_rate: float = 0.01
+    learning_rate: float = 0.03
     draws: int = 1000
 
     def __post_init__(self) -> None:

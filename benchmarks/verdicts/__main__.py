@@ -15,14 +15,9 @@ from typing import Any
 
 from benchmarks.calibration import hardware
 from benchmarks.verdicts.one import OPTIONS, run
-from benchmarks.verdicts.problems import KINDS, draw
+from benchmarks.verdicts.problems import KINDS
 from benchmarks.verdicts.tables import show
 from bmtl import versions
-
-
-def drawn(kind: str, seed: int) -> dict[str, Any]:
-    """The record of one problem."""
-    return run(draw(kind, seed))
 
 
 def write(path: Path, records: list[dict[str, Any]], seed: int) -> None:
@@ -49,7 +44,7 @@ def main() -> None:
     seeds = range(options.seed, options.seed + options.each)
     missing = [(kind, seed) for kind in options.kinds for seed in seeds if (kind, seed) not in done]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(drawn, *problem) for problem in missing]):
+        for future in as_completed([pool.submit(run, *problem) for problem in missing]):
             held.append(future.result())
             own = held[-1]
             print(f"{own['kind']} {own['seed']}: {own['arrangement']}, {own['all_seconds']:.0f} s", flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 import bmtl
 from benchmarks.verdicts import rivals
 from benchmarks.verdicts.blocks import Blocks, partitions, split
-from benchmarks.verdicts.problems import Problem
+from benchmarks.verdicts.problems import Problem, draw
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
 
@@ -24,11 +24,11 @@ EXHAUSTIVE = 5
 """Tasks up to which all partitions into trunks are fitted."""
 
 
-def run(problem: Problem) -> dict[str, Any]:
-    """Verdicts, scores of all approaches in nats an observation, and seconds."""
+def run(kind: str, seed: int) -> dict[str, Any]:
+    """Of a drawn problem: verdicts, scores of all approaches in nats an observation, and seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bmtl.ConvergenceWarning)
-        return _run(problem)
+        return _run(draw(kind, seed))
 
 
 def _run(problem: Problem) -> dict[str, Any]:

@@ -92,6 +92,12 @@ def _exchangeable(make: Callable[[], Function], measure: Array, n: int, rho: flo
     return [_related(common, orthogonal(standard(make(), measure), common, measure), rho**0.5) for _ in range(n)]
 
 
+def cluster(rng: np.random.Generator, d: int, n: int) -> list[Function]:
+    """n siblings on three of d inputs."""
+    measure = rng.normal(size=(N_MEASURE, d))
+    return _exchangeable(_maker(rng, rng.permutation(d)[:3]), measure, n, rng.uniform(0.5, 0.8))
+
+
 def _different(rng: np.random.Generator, d: int, size: int, n: int) -> list[NDArray[np.intp]]:
     """n different sets of inputs."""
     found: dict[frozenset[int], NDArray[np.intp]] = {}

@@ -57,11 +57,12 @@ def advise(
 ) -> Advice:
     """Say when to weight, decouple or merge tasks.
 
-    Three steps. A closed-form screen compares, for every pair, one function (merge), related functions or a common
-    representation (weight) and unrelated functions (decouple) by their marginal likelihoods. The pairs' probabilities
-    rank arrangements of the whole set. The best one is then fitted beside a trunk for every task (decoupled), one
-    trunk with a head each (weighted) and one function for all (merged), and they are compared on cells left out; an
-    arrangement that does harm there is not recommended.
+    A closed-form screen compares, for every pair, one function (merge), related functions or a common representation
+    (weight) and unrelated functions (decouple) by their marginal likelihoods. The pairs' probabilities rank
+    arrangements of the whole set. The best one is then fitted beside a trunk for every task (decoupled), one trunk with
+    a head each (weighted) and one function for all (merged), and they are compared on cells left out. A harm that
+    sharing does there lowers the probabilities of sharing, and a task that it harms beyond noise is recommended apart;
+    if one of the others predicts better beyond noise, it is recommended instead.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
-from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point
+from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point, step_size
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling
 from bmtl.model import Model
 
@@ -171,7 +171,7 @@ class NumPyroSVI:
         state = jax.vmap(jax.vmap(self.adam.init))(params)
         runs, mean = params["loc"].shape[:2], params
         for number in range(-(-settings.max_steps // CHUNK)):
-            rate = np.broadcast_to(settings.learning_rate * settling.factor, np.prod(runs)).reshape(runs)
+            rate = np.broadcast_to(step_size(settings) * settling.factor, np.prod(runs)).reshape(runs)
             now = (jnp.asarray(rate, dtype=jnp.float32), settling.likelihood)
             own = jax.random.fold_in(key, number)
             (params, state, latest), losses = self.chunk(params, state, fixed, each, own, *now)

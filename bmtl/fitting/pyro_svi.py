@@ -19,7 +19,7 @@ from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.pyro_latent import Latent
 from bmtl.fitting.robust import Robust
-from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point
+from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point, step_size
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
 from bmtl.model import Model
 
@@ -153,12 +153,12 @@ class PyroSVI:
         settings = self.settings
         batch = min(settings.batch_size, self.n_rows)
         params = [*self.params.values(), *self.flows.parameters()]
-        adam, held = torch.optim.Adam(params, lr=settings.learning_rate), Robust(params)
+        adam, held = torch.optim.Adam(params, lr=step_size(settings)), Robust(params)
         losses, mean, steps = torch.zeros(CHUNK, device=self.device), [own.detach().clone() for own in params], 0
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for number in range(-(-settings.max_steps // CHUNK)):
                 scale = self.settling.likelihood * self.n_rows / batch
-                adam.param_groups[0]["lr"] = settings.learning_rate * self.settling.factor[0]
+                adam.param_groups[0]["lr"] = step_size(settings) * self.settling.factor[0]
                 for step in range(CHUNK):
                     rows = self.arrays
                     if batch < self.n_rows:

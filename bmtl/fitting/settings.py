@@ -40,7 +40,7 @@ class SVI:
     batch_size : int
         Rows a step. All rows are used when there are no more than that.
     learning_rate : float
-        Of Adam; divided by 10 in two stages as the ELBO settles.
+        Of Adam, a third of it for a flow; divided by 10 in two stages as the ELBO settles.
     draws : int
         Posterior draws taken from the guide.
     """
@@ -153,6 +153,12 @@ def learns_trunk(model: Any) -> bool:
     """Whether a model has a trunk with parameters."""
     trunk = getattr(model, "trunk", None)
     return trunk is not None and trunk.learned
+
+
+def step_size(settings: SVI | MAP) -> float:
+    """Learning rate of the first stage: the networks of a flow do not stand the usual one."""
+    flow = isinstance(settings, SVI) and settings.guide == "flow"
+    return settings.learning_rate / 3.0 if flow else settings.learning_rate
 
 
 def point_trunk(model: Any, settings: Settings) -> bool:

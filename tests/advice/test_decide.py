@@ -1,0 +1,131 @@
+"""From left-out cells to a decision: harm, better arrangements, and what both do to probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bmtl
+from bmtl.advice import _advise as module
+from bmtl.advice.confirm import Trial
+from bmtl.arrangement import Arrangement
+from bmtl.models import SharedTrunk
+from bmtl.tasks import Tasks
+
+ROWS = 50
+NAMES = ("a", "b", "c")
+APART, SHARED = Arrangement.decoupled(NAMES), Arrangement.shared(NAMES)
+PAIR = Arrangement(((("a", "b"),), (("c",),)))
+
+
+def tasks_of(importance=None) -> Tasks:
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(ROWS, 1)), rng.normal(size=(ROWS, 3))
+    return Tasks.from_arrays(X, Y, ["gaussian"] * 3, names=list(NAMES), importance=importance)
+
+
+def trial(arrangement: Arrangement, gains: list[float], spread: float = 0.0, importance=None) -> Trial:
+    """A trial whose tasks gain so many nats in all over pointwise zeros, with a standard deviation a cell."""
+    noise = np.tile([spread, -spread], ROWS // 2)
+    pointwise = [gain / ROWS + noise for gain in gains]
+    return Trial(arrangement, tasks_of(importance), [np.arange(ROWS)] * 3, pointwise, "stub")
+
+
+NOTHING = trial(APART, [0.0] * 3)
+
+
+def test_harm_lowers_the_odds_of_sharing_by_its_probability() -> None:
+    """Standard error √50 · 0.4 and 4 nats beside it; the worse of two tasks counts, a gain does not."""
+    factor = module._sharing([trial(SHARED, [-6.0, 5.0, 20.0], spread=0.4)], NOTHING)
+    z = -6.0 / np.hypot(0.4 * np.sqrt(ROWS), 4.0)
+    odds = stats.norm.cdf(z) / stats.norm.cdf(-z)
+    assert factor.shape == (2, 3, 3)
+    off = ~np.eye(3, dtype=bool)
+    assert np.all(factor[0][off] == 1.0)
+    assert factor[1, 0, 1] == pytest.approx(odds) and factor[1, 0, 2] == pytest.approx(odds)
+    assert factor[1, 1, 2] == 1.0
+    np.testing.assert_array_equal(factor, factor.transpose(0, 2, 1))
+
+
+def test_harm_to_one_head_is_no_harm_to_one_trunk() -> None:
+    factor = module._sharing([trial(PAIR, [-9.0, 0.0, -9.0])], NOTHING)
+    assert factor[0, 0, 1] < 0.05 and factor[1, 0, 1] == 1.0
+    # Task c shares with nobody.
+    assert factor[0, 0, 2] == factor[1, 0, 2] == 1.0
+
+
+def test_the_worst_of_several_trials_counts() -> None:
+    one, two = trial(SHARED, [-9.0, 0.0, 0.0]), trial(SHARED, [-20.0, 0.0, 0.0])
+    assert module._sharing([two, one], NOTHING)[1, 0, 1] == module._sharing([two], NOTHING)[1, 0, 1]
+
+
+def test_probabilities_after_harm_sum_to_one() -> None:
+    p = np.full((3, 3, 3), 1 / 3)
+    p[:, 0, 1] = p[:, 1, 0] = [0.0, 0.9, 0.1]
+    factor = np.ones((2, 3, 3))
+    factor[1, 0, 1] = factor[1, 1, 0] = 0.01
+    with np.errstate(divide="ignore"):
+        found = np.exp(module._less_sharing(np.log(p), factor))
+    np.testing.assert_allclose(found.sum(axis=0), 1.0)
+    np.testing.assert_allclose(found[:, 0, 1], np.array([0.0, 0.009, 0.1]) / 0.109)
+    np.testing.assert_allclose(found[:, 0, 2], 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "switch"), [(10.0, 0.1, True), (3.9, 0.0, False), (10.0, 0.9, False)],
+    ids=["clear", "small", "noisy"],
+)
+def test_another_arrangement_must_be_better_beyond_noise(gain, spread, switch) -> None:
+    """Standard errors of three cells a row, √50 · 3 · spread: 2 and 19 nats."""
+    other = trial(SHARED, [gain, 0.0, 0.0], spread=spread)
+    found = module._better(NOTHING, [NOTHING, other], ())
+    assert found is (other if switch else None)
+
+
+def test_the_best_of_several_is_taken() -> None:
+    good, best = trial(SHARED, [10.0, 0.0, 0.0]), trial(PAIR, [12.0, 0.0, 0.0])
+    assert module._better(NOTHING, [NOTHING, good, best], ()) is best
+
+
+def test_no_switch_that_harms_a_protected_task() -> None:
+    other = trial(SHARED, [30.0, -1.0, 0.0])
+    assert module._better(NOTHING, [NOTHING, other], ()) is other
+    assert module._better(NOTHING, [NOTHING, other], ("b",)) is None
+
+
+def test_importance_weights_the_comparison() -> None:
+    """What a gains, b loses twice over; nobody but a matters."""
+    gains, importance = [10.0, -20.0, 0.0], {"a": 1.0, "b": 0.01, "c": 1.0}
+    assert module._better(NOTHING, [NOTHING, trial(SHARED, gains)], ()) is None
+    weighted = trial(SHARED, gains, importance=importance)
+    assert module._better(trial(APART, [0.0] * 3, importance=importance), [NOTHING, weighted], ()) is weighted
+
+
+def test_total_sums_cells_of_a_row_before_their_spread() -> None:
+    """Three tasks that go the same way on every row: the error is three times that of one, not √3 times."""
+    total, se = module._total(trial(SHARED, [1.0, 2.0, 3.0], spread=0.2), NOTHING, np.ones(3))
+    assert total == pytest.approx(6.0) and se == pytest.approx(0.6 * np.sqrt(ROWS))
+
+
+def test_kinds_of_arrangements() -> None:
+    for arrangement, kind in (
+        (APART, "decouple"), (SHARED, "weight"), (PAIR, "mixed"), (Arrangement(((NAMES,),)), "merge")
+    ):
+        assert module.kind_of(module._labels(arrangement, NAMES)) == kind
+
+
+def test_unrelated_tasks_that_a_narrow_trunk_cannot_hold() -> None:
+    """The screen sees a common representation; refits see that two units are too few, and they win."""
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(300, 8))
+    first, second = np.tanh(2.5 * X[:, 0] - X[:, 1]), np.tanh(X[:, 0] + 2.5 * X[:, 1] + 0.5)
+    third, fourth = np.tanh(2.0 * X[:, 0] + 2.0 * X[:, 1] - 1.0), np.tanh(2.5 * X[:, 0] - 2.0 * X[:, 1] + 1.0)
+    Y = np.column_stack([first + third, second - fourth]) + 0.15 * rng.normal(size=(300, 2))
+    tasks = Tasks.from_arrays(X, Y, ["gaussian"] * 2, names=["a", "b"])
+    advice = bmtl.advise(SharedTrunk(bmtl.trunks.MLP((2,))), tasks, seed=0, restarts=2)
+    screened = advice.screen.pairs[0]
+    assert screened.p_weight > 0.8
+    assert advice.pairs["verdict"].item() == "decouple" and str(advice.arrangement) == "{a} | {b}"
+    assert advice.verdict == "decouple" and advice.probability > 0.65
+    assert "competition for the capacity" in advice.why("a", "b")

@@ -38,7 +38,8 @@ class Advice:
     arrangement : Arrangement
         The one recommended.
     arrangements : DataFrame
-        The most probable ones: arrangement, probability.
+        The most probable ones by their pairs: arrangement, probability, times_next (how many times as probable as the
+        next one).
     verdict : {"merge", "weight", "decouple", "mixed", "undecided"}
         The answer for the whole set.
     probability : float

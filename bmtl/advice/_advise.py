@@ -363,8 +363,11 @@ def _tasks(outcomes: dict[str, Trial], fit: Fit, differences: pd.DataFrame) -> p
 
 
 def _arrangements(ranked: Ranked, tasks: Tasks, sign: np.ndarray) -> pd.DataFrame:
-    top = zip(ranked.labels[:SHOWN_ARRANGEMENTS], ranked.probability, strict=False)
-    rows = [(str(name(labels, tasks.names, sign)), float(p)) for labels, p in top]
-    return pd.DataFrame(rows, columns=["arrangement", "probability"])
+    shown = ranked.labels[:SHOWN_ARRANGEMENTS]
+    p = np.append(ranked.probability, np.nan)[: len(shown) + 1]
+    return pd.DataFrame({
+        "arrangement": [str(name(labels, tasks.names, sign)) for labels in shown],
+        "probability": p[:-1], "times_next": p[:-1] / np.maximum(p[1:], np.finfo(float).tiny),
+    })
 
 

@@ -19,9 +19,9 @@ def of_pair(pair: PairEvidence, verdict: str, names: Sequence[str], inputs: Sequ
     """Why two tasks got their verdict."""
     a, b = names[pair.a], names[pair.b]
     if verdict == "merge":
-        parts = _merge(pair, a, b)
+        parts = _merge(pair, a, b, screen)
     elif verdict == "weight":
-        parts = _weight(pair, a, b, inputs)
+        parts = _weight(pair, a, b, inputs, screen)
     elif verdict == "decouple":
         parts = _decouple(pair, a, b, screen)
     else:
@@ -35,17 +35,17 @@ def of_pair(pair: PairEvidence, verdict: str, names: Sequence[str], inputs: Sequ
     return " ".join(parts)
 
 
-def _merge(pair: PairEvidence, a: str, b: str) -> list[str]:
+def _merge(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
     form = {
         "same": f"{b} is the same function of the inputs as {a}",
         "sign-flipped": f"{b} is {a} with its sign flipped",
         "rescaled": f"{b} is {a} in other units (× {pair.scale:.3g})",
         "sign-flipped and rescaled": f"{b} is {a} with its sign flipped and in other units (× {pair.scale:.3g})",
     }.get(pair.kind, f"{b} follows {a} ({pair.kind})")
-    return [f"{form}, up to noise (p = {pair.p_merge:.2f}).", _gains(pair, a, b)]
+    return [f"{form}, up to noise (p = {pair.p_merge:.2f}).", *_gains(pair, a, b, screen)]
 
 
-def _weight(pair: PairEvidence, a: str, b: str, inputs: Sequence[str]) -> list[str]:
+def _weight(pair: PairEvidence, a: str, b: str, inputs: Sequence[str], screen: Screen) -> list[str]:
     if pair.p_correlated >= pair.p_representation:
         form = (
             "Their functions of the inputs are related "
@@ -57,7 +57,7 @@ def _weight(pair: PairEvidence, a: str, b: str, inputs: Sequence[str]) -> list[s
             f"Different functions of the same few inputs ({used}): the representation is shared "
             f"(p = {pair.p_weight:.2f})."
         )
-    return [form, _gains(pair, a, b)]
+    return [form, *_gains(pair, a, b, screen)]
 
 
 def _decouple(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
@@ -88,11 +88,21 @@ def _undecided(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
     return [text, *(f"{own[0].upper()}{own[1:]}." for own in weak)]
 
 
-def _gains(pair: PairEvidence, a: str, b: str) -> str:
-    return (
+def _gains(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
+    parts = [
         f"Knowing {b} is worth {pair.gain_a:+.1f} ± {pair.se_a:.1f} nats to {a}, the reverse "
         f"{pair.gain_b:+.1f} ± {pair.se_b:.1f}."
-    )
+    ]
+    gains = [pair.gain_a > 2.0 * pair.se_a, pair.gain_b > 2.0 * pair.se_b]
+    if sum(gains) == 1:
+        helped, other = ((a, pair.a), (b, pair.b)) if gains[0] else ((b, pair.b), (a, pair.a))
+        own, theirs = (f"{screen.r2[t]:.0%}" for t in (helped[1], other[1]))
+        cells = {pair.a: pair.n_a, pair.b: pair.n_b}
+        parts.append(
+            f"The help goes one way, to {helped[0]}: its inputs explain {own} of it from {cells[helped[1]]:,} cells, "
+            f"{theirs} of {other[0]} from {cells[other[1]]:,}."
+        )
+    return parts
 
 
 def of_harm(harmed: Sequence[str], drifting: Sequence[str], verdict: str) -> str:

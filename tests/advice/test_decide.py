@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import bmtl
 from bmtl.advice import _advise as module
+from bmtl.advice import reasons
+from bmtl.advice.arrange import Ranked
 from bmtl.advice.confirm import Trial
+from bmtl.advice.screen import Screen, screen
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
 from bmtl.tasks import Tasks
@@ -129,3 +134,22 @@ def test_unrelated_tasks_that_a_narrow_trunk_cannot_hold() -> None:
     assert advice.pairs["verdict"].item() == "decouple" and str(advice.arrangement) == "{a} | {b}"
     assert advice.verdict == "decouple" and advice.probability > 0.65
     assert "competition for the capacity" in advice.why("a", "b")
+
+
+def test_arrangements_say_how_much_each_beats_the_next() -> None:
+    labels = [((0, 0), (0, 1), (0, 2)), ((0, 0), (1, 1), (2, 2)), ((0, 0), (0, 0), (0, 0))]
+    ranked = Ranked(labels, np.array([0.6, 0.3, 0.1]), {})
+    table = module._arrangements(ranked, tasks_of(), np.ones((3, 3)))
+    assert table["arrangement"].tolist() == ["{a, b, c}", "{a} | {b} | {c}", "{a = b = c}"]
+    np.testing.assert_allclose(table["times_next"], [2.0, 3.0, np.nan])
+
+
+@pytest.mark.parametrize(("gains", "helped"), [((9.0, 0.5), "to a"), ((0.5, 9.0), "to b"), ((9.0, 9.0), "")])
+def test_help_that_goes_one_way_is_said(gains, helped) -> None:
+    base = screen(tasks_of().select(["a", "b"]), linear=True)
+    pair = dataclasses.replace(base.pairs[0], gain_a=gains[0], se_a=1.0, gain_b=gains[1], se_b=1.0, n_a=20, n_b=2000)
+    screened = Screen([pair], np.ones(2), np.array([0.9, 0.123]))
+    why = reasons.of_pair(pair, "weight", ["a", "b"], ["x"], screened)
+    assert ("The help goes one way, " + helped in why) == bool(helped)
+    if helped == "to a":
+        assert "explain 90% of it from 20 cells, 12% of b from 2,000." in why

@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 TYPED := build/typed
 
-.PHONY: demo test test-all lint bench calibration clean
+.PHONY: demo test test-all lint bench calibration verdicts clean
 
 demo: $(INSTALLED)
 	$(BIN)/python case_studies/health_care_use.py
@@ -31,6 +31,9 @@ bench: $(INSTALLED)
 
 calibration: $(INSTALLED)
 	$(BIN)/python -m benchmarks.calibration --out benchmarks/results/calibration.json
+
+verdicts: $(INSTALLED)
+	$(BIN)/python -m benchmarks.verdicts --out benchmarks/results/verdicts.json
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import log_ndtr, logsumexp, ndtr
+from scipy.special import ndtr
 
 from bmtl import versions
 from bmtl.advice import reasons
 from bmtl.advice._advice import Advice
-from bmtl.advice.arrange import Labels, Ranked, kind_of, name, rank
+from bmtl.advice.arrange import Ranked, kind_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
+from bmtl.advice.decide import SMALL, apart, better_than, harmed_by, labels_of, less_sharing, sharing, total
 from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
@@ -29,15 +30,6 @@ from bmtl.model import engines
 from bmtl.noise import ByGroup
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
-
-HARM = 2.0
-"""Paired standard errors by which refits must speak against an arrangement to overrule the screen."""
-
-SMALL = 4.0
-"""Differences in ELPD below this many nats are too small to overrule anything (Sivula et al., 2020)."""
-
-BETTER = 1.0
-"""Paired standard errors by which another arrangement that was tried must beat the screen's to be recommended."""
 
 SHOWN_ARRANGEMENTS = 10
 
@@ -121,15 +113,14 @@ def advise(
     best = name(ranked.labels[0], tasks.names, sign)
     # The best comes first: whether cells can be left out shows at its fit, which is needed in any case.
     recommended, *tried = trials.run([best, *base.values()])
-    harmed = _harmed(recommended, tried[0], protect)
+    harmed = harmed_by(recommended, tried[0], protect)
     # Of two tasks all arrangements were tried.
-    factor = _sharing([recommended, *tried[1:]] if tasks.n_tasks == 2 else [recommended], tried[0])
+    factor = sharing([recommended, *tried[1:]] if tasks.n_tasks == 2 else [recommended], tried[0])
     warnings = []
     drifting: list[str] = []
     if harmed and folds.kind == "time":
         at_random = Trials(model, tasks, settings, engine, device, seed, Folds.by_row(folds.k + 1), bars)
-        shared, apart = at_random.run([best, base["decoupled"]])
-        still = _harmed(shared, apart, protect)
+        still = harmed_by(*at_random.run([best, base["decoupled"]]), protect)
         drifting = [own for own in harmed if own not in still]
     if drifting:
         warnings.append(
@@ -140,17 +131,17 @@ def advise(
             f"The screen would share {', '.join(harmed)} with other tasks, but left-out cells speak against it: "
             "recommended apart."
         )
-        best = _apart(best, harmed)
+        best = apart(best, harmed)
         recommended, *tried = trials.run([best, *base.values()])
-    if better := _better(recommended, tried, protect):
-        chosen = _total(better, recommended, tasks.importance)
+    if better := better_than(recommended, tried, protect):
+        chosen = total(better, recommended, tasks.importance)
         warnings.append(
             f"{better.arrangement} predicted left-out cells better than {best}, which the pairs suggest, by "
             f"{chosen[0]:+.1f} ± {chosen[1]:.1f} nats: recommended instead. Sharing can regularise tasks that are not "
             "related, and compete for capacity between tasks that are."
         )
         best, recommended = better.arrangement, better
-    log_p = _less_sharing(log_p, factor)
+    log_p = less_sharing(log_p, factor)
     ranked = rank(log_p, together)
     outcomes = dict(zip((*base, "recommended"), (*tried, recommended), strict=True))
     fit = trials.fit(best)
@@ -160,11 +151,11 @@ def advise(
     joint = trials.fit(base["weighted"]).relations()
     pairs = _pairs(screened, tasks, np.exp(log_p), joint, harmed, drifting, fit.problems)
     differences = _differences(outcomes, tasks)
-    kind = kind_of(_labels(best, tasks.names))
+    kind = kind_of(labels_of(best, tasks.names))
     # What the pairs say of such an arrangement, or refits if it is they that chose it.
     probability = float(ndtr(chosen[0] / np.hypot(chosen[1], SMALL))) if better else ranked.kind[kind]
     verdict = "undecided" if probability < THRESHOLD or (pairs["verdict"] == "undecided").all() else kind
-    gain, se = _total(recommended, tried[0], np.ones(tasks.n_tasks))
+    gain, se = total(recommended, tried[0], np.ones(tasks.n_tasks))
     return Advice(
         pairs=pairs,
         tasks=_tasks(outcomes, fit, differences),
@@ -199,77 +190,6 @@ def _merged(names: tuple[str, ...], sign: np.ndarray, together: np.ndarray) -> A
     """As few heads as there can be, on one trunk."""
     first = together.argmax(axis=1)
     return name(tuple((0, int(own)) for own in first), names, sign)
-
-
-def _harmed(recommended: Trial, decoupled: Trial, protect: Sequence[str]) -> list[str]:
-    """Tasks that share a trunk and predict left-out cells worse for it, beyond noise (and notably, if unprotected)."""
-    difference, se = recommended.over(decoupled)
-    alone = {trunk[0][0] for trunk in recommended.arrangement.trunks if sum(map(len, trunk)) == 1}
-    return [
-        own
-        for own, d, s in zip(recommended.tasks.names, difference, se, strict=True)
-        if own not in alone and d < -HARM * s and (d < -SMALL or own in protect)
-    ]
-
-
-def _sharing(shared: Sequence[Trial], decoupled: Trial) -> np.ndarray:
-    """For every two tasks the factor on the odds of merge and of weight from what that does to predictions, 2 × T × T.
-
-    A task's difference in ELPD d has a standard error s, to which differences of `SMALL` nats are added as noise; with
-    a flat prior on the true difference the odds that it is a gain are Φ(d/s) / Φ(−d/s). A gain says nothing of how
-    functions relate (a shared trunk also regularises), a harm makes sharing less probable. 1 where tasks do not share.
-    """
-    n = decoupled.tasks.n_tasks
-    factor = np.ones((2, n, n))
-    for trial in shared:
-        difference, se = trial.over(decoupled)
-        z = difference / np.hypot(se, SMALL)
-        odds = np.exp(np.minimum(log_ndtr(z) - log_ndtr(-z), 0.0))
-        both = np.minimum(odds[:, None], odds)
-        trunk, head = np.array(_labels(trial.arrangement, trial.tasks.names)).T
-        one_head = head[:, None] == head
-        one_trunk = (trunk[:, None] == trunk) & ~one_head
-        factor = np.where(np.stack([one_head, one_trunk]), np.minimum(factor, both), factor)
-    return factor
-
-
-def _better(recommended: Trial, tried: Sequence[Trial], protect: Sequence[str]) -> Trial | None:
-    """The best other arrangement that was tried, if it predicts better beyond noise and harms no protected task."""
-    found = []
-    for trial in tried:
-        gain, se = _total(trial, recommended, trial.tasks.importance)
-        protected = set(_harmed(trial, tried[0], protect)) & set(protect)
-        if gain > BETTER * se and gain > SMALL and not protected:
-            found.append((gain, trial))
-    return max(found, key=lambda own: own[0])[1] if found else None
-
-
-def _apart(arrangement: Arrangement, apart: list[str]) -> Arrangement:
-    """The same arrangement with some tasks on trunks of their own."""
-    kept = [
-        tuple(head for head in (tuple(own for own in names if own not in apart) for names in trunk) if head)
-        for trunk in arrangement.trunks
-    ]
-    return Arrangement(
-        (*(trunk for trunk in kept if trunk), *(((own,),) for own in apart)), arrangement.flipped - set(apart)
-    )
-
-
-def _less_sharing(log_p: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Log probabilities of the relations after what refits say of sharing, ``3 × T × T``."""
-    with np.errstate(divide="ignore"):
-        adjusted = log_p + np.concatenate([np.log(factor), np.zeros_like(factor[:1])])
-    total: np.ndarray = logsumexp(adjusted, axis=0)
-    return adjusted - total
-
-
-def _labels(arrangement: Arrangement, names: tuple[str, ...]) -> Labels:
-    """Trunk and head of each task."""
-    place = {
-        own: (i, 1000 * i + j)
-        for i, trunk in enumerate(arrangement.trunks) for j, head in enumerate(trunk) for own in head
-    }
-    return tuple(place[own] for own in names)
 
 
 def _pairs(
@@ -326,18 +246,6 @@ def _differences(outcomes: dict[str, Trial], tasks: Tasks) -> pd.DataFrame:
             for t, own in enumerate(tasks.names)
         ]
     return pd.DataFrame(rows, columns=["task", "arrangement", "difference", "se", "n"])
-
-
-def _total(trial: Trial, other: Trial, importance: np.ndarray) -> tuple[float, float]:
-    """Difference in ELPD of all tasks, weighted by importance, and its paired standard error.
-
-    Cells of one row are summed first: they are not independent.
-    """
-    by_row = np.zeros(trial.tasks.n_rows)
-    for rows, ours, theirs, own in zip(trial.rows, trial.pointwise, other.pointwise, importance, strict=True):
-        np.add.at(by_row, rows, own * (ours - theirs))
-    by_row = by_row[np.unique(np.concatenate(trial.rows))]
-    return float(by_row.sum()), float(np.sqrt(len(by_row) * by_row.var()))
 
 
 def _tasks(outcomes: dict[str, Trial], fit: Fit, differences: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from scipy import stats
 
 import bmtl
 from bmtl.advice import _advise as module
-from bmtl.advice import reasons
-from bmtl.advice.arrange import Ranked
+from bmtl.advice import decide, reasons
+from bmtl.advice.arrange import Ranked, kind_of
 from bmtl.advice.confirm import Trial
 from bmtl.advice.screen import Screen, screen
 from bmtl.arrangement import Arrangement
@@ -42,7 +42,7 @@ NOTHING = trial(APART, [0.0] * 3)
 
 def test_harm_lowers_the_odds_of_sharing_by_its_probability() -> None:
     """Standard error √50 · 0.4 and 4 nats beside it; the worse of two tasks counts, a gain does not."""
-    factor = module._sharing([trial(SHARED, [-6.0, 5.0, 20.0], spread=0.4)], NOTHING)
+    factor = decide.sharing([trial(SHARED, [-6.0, 5.0, 20.0], spread=0.4)], NOTHING)
     z = -6.0 / np.hypot(0.4 * np.sqrt(ROWS), 4.0)
     odds = stats.norm.cdf(z) / stats.norm.cdf(-z)
     assert factor.shape == (2, 3, 3)
@@ -54,7 +54,7 @@ def test_harm_lowers_the_odds_of_sharing_by_its_probability() -> None:
 
 
 def test_harm_to_one_head_is_no_harm_to_one_trunk() -> None:
-    factor = module._sharing([trial(PAIR, [-9.0, 0.0, -9.0])], NOTHING)
+    factor = decide.sharing([trial(PAIR, [-9.0, 0.0, -9.0])], NOTHING)
     assert factor[0, 0, 1] < 0.05 and factor[1, 0, 1] == 1.0
     # Task c shares with nobody.
     assert factor[0, 0, 2] == factor[1, 0, 2] == 1.0
@@ -62,7 +62,7 @@ def test_harm_to_one_head_is_no_harm_to_one_trunk() -> None:
 
 def test_the_worst_of_several_trials_counts() -> None:
     one, two = trial(SHARED, [-9.0, 0.0, 0.0]), trial(SHARED, [-20.0, 0.0, 0.0])
-    assert module._sharing([two, one], NOTHING)[1, 0, 1] == module._sharing([two], NOTHING)[1, 0, 1]
+    assert decide.sharing([two, one], NOTHING)[1, 0, 1] == decide.sharing([two], NOTHING)[1, 0, 1]
 
 
 def test_probabilities_after_harm_sum_to_one() -> None:
@@ -71,7 +71,7 @@ def test_probabilities_after_harm_sum_to_one() -> None:
     factor = np.ones((2, 3, 3))
     factor[1, 0, 1] = factor[1, 1, 0] = 0.01
     with np.errstate(divide="ignore"):
-        found = np.exp(module._less_sharing(np.log(p), factor))
+        found = np.exp(decide.less_sharing(np.log(p), factor))
     np.testing.assert_allclose(found.sum(axis=0), 1.0)
     np.testing.assert_allclose(found[:, 0, 1], np.array([0.0, 0.009, 0.1]) / 0.109)
     np.testing.assert_allclose(found[:, 0, 2], 1 / 3)
@@ -84,32 +84,36 @@ def test_probabilities_after_harm_sum_to_one() -> None:
 def test_another_arrangement_must_be_better_beyond_noise(gain, spread, switch) -> None:
     """Standard errors of three cells a row, √50 · 3 · spread: 2 and 19 nats."""
     other = trial(SHARED, [gain, 0.0, 0.0], spread=spread)
-    found = module._better(NOTHING, [NOTHING, other], ())
+    found = decide.better_than(NOTHING, [NOTHING, other], ())
     assert found is (other if switch else None)
 
 
 def test_the_best_of_several_is_taken() -> None:
     good, best = trial(SHARED, [10.0, 0.0, 0.0]), trial(PAIR, [12.0, 0.0, 0.0])
-    assert module._better(NOTHING, [NOTHING, good, best], ()) is best
+    assert decide.better_than(NOTHING, [NOTHING, good, best], ()) is best
 
 
-def test_no_switch_that_harms_a_protected_task() -> None:
+def test_no_switch_that_harms_anybody_beyond_noise() -> None:
+    assert decide.better_than(NOTHING, [NOTHING, trial(SHARED, [30.0, -10.0, 0.0])], ()) is None
+
+
+def test_no_switch_that_harms_a_protected_task_at_all() -> None:
     other = trial(SHARED, [30.0, -1.0, 0.0])
-    assert module._better(NOTHING, [NOTHING, other], ()) is other
-    assert module._better(NOTHING, [NOTHING, other], ("b",)) is None
+    assert decide.better_than(NOTHING, [NOTHING, other], ()) is other
+    assert decide.better_than(NOTHING, [NOTHING, other], ("b",)) is None
 
 
 def test_importance_weights_the_comparison() -> None:
-    """What a gains, b loses twice over; nobody but a matters."""
-    gains, importance = [10.0, -20.0, 0.0], {"a": 1.0, "b": 0.01, "c": 1.0}
-    assert module._better(NOTHING, [NOTHING, trial(SHARED, gains)], ()) is None
+    """What a gains b loses in part, too little to be harmed; next to nobody minds b."""
+    gains, importance = [7.0, -3.9, 0.0], {"a": 1.0, "b": 0.01, "c": 1.0}
+    assert decide.better_than(NOTHING, [NOTHING, trial(SHARED, gains)], ()) is None
     weighted = trial(SHARED, gains, importance=importance)
-    assert module._better(trial(APART, [0.0] * 3, importance=importance), [NOTHING, weighted], ()) is weighted
+    assert decide.better_than(trial(APART, [0.0] * 3, importance=importance), [NOTHING, weighted], ()) is weighted
 
 
 def test_total_sums_cells_of_a_row_before_their_spread() -> None:
     """Three tasks that go the same way on every row: the error is three times that of one, not √3 times."""
-    total, se = module._total(trial(SHARED, [1.0, 2.0, 3.0], spread=0.2), NOTHING, np.ones(3))
+    total, se = decide.total(trial(SHARED, [1.0, 2.0, 3.0], spread=0.2), NOTHING, np.ones(3))
     assert total == pytest.approx(6.0) and se == pytest.approx(0.6 * np.sqrt(ROWS))
 
 
@@ -117,7 +121,7 @@ def test_kinds_of_arrangements() -> None:
     for arrangement, kind in (
         (APART, "decouple"), (SHARED, "weight"), (PAIR, "mixed"), (Arrangement(((NAMES,),)), "merge")
     ):
-        assert module.kind_of(module._labels(arrangement, NAMES)) == kind
+        assert kind_of(decide.labels_of(arrangement, NAMES)) == kind
 
 
 def test_unrelated_tasks_that_a_narrow_trunk_cannot_hold() -> None:

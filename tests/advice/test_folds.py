@@ -10,8 +10,8 @@ import pytest
 import bmtl
 from bmtl import Folds, TaskError
 from bmtl.advice import confirm
-from bmtl.advice._advise import _harmed
 from bmtl.advice.confirm import Trial
+from bmtl.advice.decide import harmed_by
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
 from bmtl.trunks import Identity
@@ -103,12 +103,12 @@ def trials(difference: float, sd: float = 0.01):
 
 
 def test_protected_tasks_take_no_harm() -> None:
-    assert _harmed(*trials(-2.0), protect=()) == []
-    assert _harmed(*trials(-2.0), protect=("a",)) == ["a"]
-    assert _harmed(*trials(-2.0), protect=("b",)) == []
-    assert _harmed(*trials(-10.0), protect=()) == ["a"]
+    assert harmed_by(*trials(-2.0), protect=()) == []
+    assert harmed_by(*trials(-2.0), protect=("a",)) == ["a"]
+    assert harmed_by(*trials(-2.0), protect=("b",)) == []
+    assert harmed_by(*trials(-10.0), protect=()) == ["a"]
     # Within two standard errors it is noise, for whomever.
-    assert _harmed(*trials(-2.0, sd=1.0), protect=("a",)) == []
+    assert harmed_by(*trials(-2.0, sd=1.0), protect=("a",)) == []
 
 
 @pytest.fixture(scope="module")

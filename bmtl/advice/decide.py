@@ -1,0 +1,103 @@
+"""From left-out cells to a decision: who is harmed, what else predicts better, and what both do to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import log_ndtr, logsumexp
+
+from bmtl.advice.arrange import Labels
+from bmtl.advice.confirm import Trial
+from bmtl.arrangement import Arrangement
+
+HARM = 2.0
+"""Paired standard errors by which refits must speak against an arrangement to overrule the screen."""
+
+SMALL = 4.0
+"""Differences in ELPD below this many nats are too small to overrule anything (Sivula et al., 2020)."""
+
+BETTER = 1.0
+"""Paired standard errors by which another arrangement that was tried must beat the screen's to be recommended."""
+
+
+def harmed_by(recommended: Trial, decoupled: Trial, protect: Sequence[str]) -> list[str]:
+    """Tasks that share a trunk and predict left-out cells worse for it, beyond noise (and notably, if unprotected)."""
+    difference, se = recommended.over(decoupled)
+    alone = {trunk[0][0] for trunk in recommended.arrangement.trunks if sum(map(len, trunk)) == 1}
+    return [
+        own
+        for own, d, s in zip(recommended.tasks.names, difference, se, strict=True)
+        if own not in alone and d < -HARM * s and (d < -SMALL or own in protect)
+    ]
+
+
+def apart(arrangement: Arrangement, names: list[str]) -> Arrangement:
+    """The same arrangement with some tasks on trunks of their own."""
+    kept = [
+        tuple(head for head in (tuple(own for own in joined if own not in names) for joined in trunk) if head)
+        for trunk in arrangement.trunks
+    ]
+    return Arrangement(
+        (*(trunk for trunk in kept if trunk), *(((own,),) for own in names)), arrangement.flipped - set(names)
+    )
+
+
+def better_than(recommended: Trial, tried: Sequence[Trial], protect: Sequence[str]) -> Trial | None:
+    """The best other arrangement that was tried (the first is decoupled), if it is better beyond noise and harms nobody."""
+    found = []
+    for trial in tried:
+        gain, se = total(trial, recommended, trial.tasks.importance)
+        if gain > BETTER * se and gain > SMALL and not harmed_by(trial, tried[0], protect):
+            found.append((gain, trial))
+    return max(found, key=lambda own: own[0])[1] if found else None
+
+
+def total(trial: Trial, other: Trial, importance: np.ndarray) -> tuple[float, float]:
+    """Difference in ELPD of all tasks, weighted by importance, and its paired standard error.
+
+    Cells of one row are summed first: they are not independent.
+    """
+    by_row = np.zeros(trial.tasks.n_rows)
+    for rows, ours, theirs, own in zip(trial.rows, trial.pointwise, other.pointwise, importance, strict=True):
+        np.add.at(by_row, rows, own * (ours - theirs))
+    by_row = by_row[np.unique(np.concatenate(trial.rows))]
+    return float(by_row.sum()), float(np.sqrt(len(by_row) * by_row.var()))
+
+
+def sharing(shared: Sequence[Trial], decoupled: Trial) -> np.ndarray:
+    """For every two tasks the factor on the odds of merge and of weight from what that does to predictions, 2 × T × T.
+
+    A task's difference in ELPD d has a standard error s, to which differences of `SMALL` nats are added as noise; with
+    a flat prior on the true difference the odds that it is a gain are Φ(d/s) / Φ(−d/s). A gain says nothing of how
+    functions relate (a shared trunk also regularises), a harm makes sharing less probable. 1 where tasks do not share.
+    """
+    n = decoupled.tasks.n_tasks
+    factor = np.ones((2, n, n))
+    for trial in shared:
+        difference, se = trial.over(decoupled)
+        z = difference / np.hypot(se, SMALL)
+        odds = np.exp(np.minimum(log_ndtr(z) - log_ndtr(-z), 0.0))
+        both = np.minimum(odds[:, None], odds)
+        trunk, head = np.array(labels_of(trial.arrangement, trial.tasks.names)).T
+        one_head = head[:, None] == head
+        one_trunk = (trunk[:, None] == trunk) & ~one_head
+        factor = np.where(np.stack([one_head, one_trunk]), np.minimum(factor, both), factor)
+    return factor
+
+
+def less_sharing(log_p: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Log probabilities of the relations after what refits say of sharing, ``3 × T × T``."""
+    with np.errstate(divide="ignore"):
+        adjusted = log_p + np.concatenate([np.log(factor), np.zeros_like(factor[:1])])
+    total: np.ndarray = logsumexp(adjusted, axis=0)
+    return adjusted - total
+
+
+def labels_of(arrangement: Arrangement, names: tuple[str, ...]) -> Labels:
+    """Trunk and head of each task."""
+    place = {
+        own: (i, 1000 * i + j)
+        for i, trunk in enumerate(arrangement.trunks) for j, head in enumerate(trunk) for own in head
+    }
+    return tuple(place[own] for own in names)

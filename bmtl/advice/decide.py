@@ -44,7 +44,7 @@ def apart(arrangement: Arrangement, names: list[str]) -> Arrangement:
 
 
 def better_than(recommended: Trial, tried: Sequence[Trial], protect: Sequence[str]) -> Trial | None:
-    """The best other arrangement that was tried (the first is decoupled), if it is better beyond noise and harms nobody."""
+    """The best other of those tried, decoupled first, if it predicts better beyond noise and harms nobody."""
     found = []
     for trial in tried:
         gain, se = total(trial, recommended, trial.tasks.importance)

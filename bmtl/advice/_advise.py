@@ -120,7 +120,8 @@ def advise(
     drifting: list[str] = []
     if harmed and folds.kind == "time":
         at_random = Trials(model, tasks, settings, engine, device, seed, Folds.by_row(folds.k + 1), bars)
-        still = harmed_by(*at_random.run([best, base["decoupled"]]), protect)
+        shared, separate = at_random.run([best, base["decoupled"]])
+        still = harmed_by(shared, separate, protect)
         drifting = [own for own in harmed if own not in still]
     if drifting:
         warnings.append(

@@ -107,7 +107,7 @@ def _mean(mean: Any, latest: Any, count: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(count > 0, a + (b - a) / jnp.maximum(count, 1.0), a), mean, latest)
 
 
-KEPT = 32
+KEPT = 16
 """Fits whose compiled programs are kept for others of the same structure."""
 
 _COMPILED: dict[Any, NumPyroSVI] = {}

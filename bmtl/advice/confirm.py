@@ -18,6 +18,8 @@ from bmtl.fitting.draws import Draws
 from bmtl.fitting.fit import sample
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS, SVI, Settings, point_trunk
+from bmtl.noise import Common
+from bmtl.relations import Independent
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 
@@ -108,7 +110,11 @@ class Trials:
             for arrangement in dict.fromkeys([*arrangements, *self._trials]):
                 if arrangement not in self._trials or self._trials[arrangement].evidence == LOO:
                     self._leave_rows_out(arrangement)
-        return [self._trials[arrangement] for arrangement in arrangements]
+        found = [self._trials[arrangement] for arrangement in arrangements]
+        apart = isinstance(getattr(self.model, "relation", None), Independent) and not isinstance(
+            getattr(self.model, "noise", None), Common
+        )
+        return agreed(found, list(self._trials.values())) if apart else found
 
     def fit(self, arrangement: Arrangement) -> Fit:
         """The fit of all cells under an arrangement."""
@@ -159,6 +165,38 @@ class Trials:
         return sample(
             model, self.design, self.values, settings, self.engine, self.device, self.seed, masks, self.progress, begin
         )
+
+
+def agreed(trials: Sequence[Trial], known: Sequence[Trial]) -> list[Trial]:
+    """Trials that agree on the trunks they have in common, where trunks have nothing to do with each other.
+
+    The same tasks on a trunk of their own are the same model in every arrangement; what differs is luck of the
+    optimiser. All get the densities of the trial, of all that are known, in which these tasks are predicted best.
+    """
+    best: dict[Any, tuple[float, Trial]] = {}
+    for trial in known:
+        for key, own in _trunks(trial):
+            total = float(sum(trial.pointwise[t].sum() for t in own))
+            if key not in best or total > best[key][0]:
+                best[key] = total, trial
+    out = []
+    for trial in trials:
+        pointwise = list(trial.pointwise)
+        for key, own in _trunks(trial):
+            for t in own:
+                pointwise[t] = best[key][1].pointwise[t]
+        out.append(replace(trial, pointwise=pointwise))
+    return out
+
+
+def _trunks(trial: Trial) -> list[tuple[Any, list[int]]]:
+    """Each trunk as what is the same in other arrangements, and the positions of its tasks."""
+    found = []
+    for trunk in trial.arrangement.trunks:
+        names = [own for head in trunk for own in head]
+        key = trunk, trial.arrangement.flipped & set(names), trial.evidence
+        found.append((key, [trial.tasks.index(own) for own in names]))
+    return found
 
 
 LOO = "PSIS-LOO, cells left out"

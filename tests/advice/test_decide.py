@@ -12,7 +12,7 @@ import bmtl
 from bmtl.advice import _advise as module
 from bmtl.advice import decide, reasons
 from bmtl.advice.arrange import Ranked, kind_of
-from bmtl.advice.confirm import Trial
+from bmtl.advice.confirm import Trial, agreed
 from bmtl.advice.screen import Screen, screen
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
@@ -157,3 +157,17 @@ def test_help_that_goes_one_way_is_said(gains, helped) -> None:
     assert ("The help goes one way, " + helped in why) == bool(helped)
     if helped == "to a":
         assert "explain 90% of it from 20 cells, 12% of b from 2,000." in why
+
+
+def test_trunks_in_common_are_scored_once() -> None:
+    """Task c is alone in both arrangements: the luckier of its two runs counts for both."""
+    one, two = trial(PAIR, [5.0, 5.0, -13.0]), trial(APART, [1.0, 1.0, 2.0])
+    ours, theirs = agreed([one, two], [one, two])
+    np.testing.assert_allclose(ours.elpd, [5.0, 5.0, 2.0])
+    np.testing.assert_allclose(theirs.elpd, [1.0, 1.0, 2.0])
+    assert ours.over(theirs)[0][2] == 0.0 and ours.over(theirs)[1][2] == 0.0
+    # Heads joined or flipped are another trunk.
+    other = trial(Arrangement(((("a",), ("b",)), (("c",),))), [9.0, 9.0, 0.0])
+    flipped = trial(Arrangement(((("a", "b"),), (("c",),)), frozenset({"b"})), [7.0, 7.0, 0.0])
+    found = agreed([one], [one, other, flipped])
+    np.testing.assert_allclose(found[0].elpd, [5.0, 5.0, 0.0])

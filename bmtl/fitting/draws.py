@@ -24,12 +24,12 @@ class Draws:
         For SVI and MAP: final ELBO of every restart.
     log_ratio : ndarray or None
         For SVI: log p(draw, data) − log q(draw), one a draw.
-    guide : Any
-        For SVI and MAP: parameters of the best restart's guide, from which other fits can start. Not saved.
     settled : bool
         Whether the optimiser stopped because the ELBO had settled (always true for NUTS).
     seconds : float
         Wall time.
+    guide : Any
+        For SVI and MAP: parameters of the best restart's guide, from which other fits can start. Not saved.
     """
 
     sites: dict[str, np.ndarray]
@@ -37,9 +37,9 @@ class Draws:
     trace: np.ndarray | None = None
     elbo: np.ndarray | None = None
     log_ratio: np.ndarray | None = None
-    guide: Any = field(default=None, repr=False)
     settled: bool = True
     seconds: float = 0.0
+    guide: Any = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:

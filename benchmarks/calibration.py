@@ -19,8 +19,6 @@ written after every case; results that it holds already and that are not made ag
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from itertools import product
@@ -31,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bmtl
-from bmtl import relations, trunks, versions
+from benchmarks import record
+from bmtl import relations, trunks
 from bmtl.diagnostics import Calibration, simulation_based_calibration
 from bmtl.families import FAMILIES
 from bmtl.fitting.settings import GUIDES
@@ -180,13 +179,6 @@ def run(
         yield f"svi {guide} on {engine}", summary(found)
 
 
-def hardware() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
-
-
 def line(label: str, found: dict[str, Any]) -> str:
     """A row of the table."""
     cover = f"{found['coverage_50']:8.2f}{found['coverage_89']:8.2f}{found['simulations']:6d}{found['seconds']:8.0f}"
@@ -211,7 +203,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="pattern of model/family/relation/trunk")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    held = json.loads(options.out.read_text("utf-8"))["cases"] if options.out and options.out.exists() else {}
+    held = record.read(options.out).get("cases", {})
     print(f"{'':32}{'':6}{'p':>9}  {'quantity':25}{'ESS .1':>7}{'diverged':>9}{'50%':>8}{'89%':>8}{'n':>6}{'s':>8}")
     for case in (case for case in cases(options.all) if fnmatch(str(case), options.only)):
         print(case, flush=True)
@@ -220,10 +212,7 @@ def main() -> None:
             for label, found in run(case, method, simulations, options.seed, options.guides):
                 held.setdefault(str(case), {})[label] = found
                 print(line(label, found), flush=True)
-        if options.out:
-            meta = {"versions": versions.installed(), "hardware": hardware(), "seed": options.seed}
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps({**meta, "cases": held}, indent=1) + "\n", "utf-8")
+        record.write(options.out, seed=options.seed, cases=held)
 
 
 if __name__ == "__main__":

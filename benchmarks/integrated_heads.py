@@ -10,7 +10,6 @@ Usage: ``python -m benchmarks.integrated_heads [--repeats 3] [--out FILE.json] [
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -21,8 +20,7 @@ import numpy as np
 from arviz_stats.base import array_stats
 
 import bmtl
-from benchmarks.calibration import hardware
-from bmtl import versions
+from benchmarks import record
 from bmtl.fitting import NUTS
 from bmtl.models import SharedTrunk
 from bmtl.noise import Common
@@ -96,10 +94,7 @@ def main() -> None:
               f"{one['seconds']:8.1f}{two['seconds']:8.1f}{ratio['seconds']:8.1f}{one['ess']:9.0f}{two['ess']:9.0f}",
               flush=True)
         found[name] = {"median": median, "ratio": ratio, "runs": runs}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(
-            {"hardware": hardware(), "versions": versions.installed(), "settings": DRAWS, "problems": found}, indent=1
-        ) + "\n")
+    record.write(arguments.out, settings=DRAWS, problems=found)
 
 
 if __name__ == "__main__":

@@ -127,15 +127,16 @@ class Design:
 
     def priors(self) -> dict[str, np.ndarray]:
         """The numbers as arrays for a compiled program, which `given` puts back."""
-        own = {f"prior/{name}": np.asarray(getattr(self, name), dtype=np.float32) for name in NUMBERS}
-        return own | {f"reference/{name}": np.asarray(value, np.float32) for name, value in self.reference.items()}
+        own = {name: getattr(self, name) for name in NUMBERS}
+        own |= {f"reference/{name}": value for name, value in self.reference.items()}
+        return {f"prior/{name}": np.asarray(value, dtype=np.float32) for name, value in own.items()}
 
     def given(self, values: Mapping[str, Any]) -> Design:
         """The design with the numbers of ``values``, which may be traced; as it is if they are not there."""
         if f"prior/{NUMBERS[0]}" not in values:
             return self
         own = {name: values[f"prior/{name}"] for name in NUMBERS}
-        return replace(self, **own, reference={name: values[f"reference/{name}"] for name in self.reference})
+        return replace(self, **own, reference={name: values[f"prior/reference/{name}"] for name in self.reference})
 
 
 NUMBERS = ("intercept_loc", "intercept_scale", "amplitude_scale", "unit")
@@ -183,7 +184,7 @@ def take_rows(values: Mapping[str, Any], index: Any) -> dict[str, Any]:
     """A minibatch: the same arrays at some rows."""
     by_row = ("x", "task", "group")
     return {
-        name: value if name.startswith(("prior/", "reference/"))
+        name: value if name.startswith("prior/")
         else value[index] if name in by_row else value[..., index]
         for name, value in values.items()
     }

@@ -172,21 +172,24 @@ def log_likelihood(
 
 
 def log_predictive(
-    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray | None = None,
+    fitted: Tasks | None = None,
 ) -> list[np.ndarray]:
-    """Log predictive density of each task's observed cells at these rows, averaged over the draws.
+    """Log predictive density of each task's observed cells (at some rows), averaged over the draws.
 
     Parameters
     ----------
-    rows : ndarray of int
+    rows : ndarray of int, optional
         Ascending.
+    fitted : Tasks, optional
+        As in `log_likelihood`.
 
     Returns
     -------
     list of ndarray, one a task, shape (cells at these rows,)
         Nats, in the user's units.
     """
-    found = log_likelihood(model, tasks, sites, rows)
+    found = log_likelihood(model, tasks, sites, rows, fitted)
     return [logsumexp(own, axis=0) - np.log(len(own)) for own in found]
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 
 from bmtl import replay, task_noise
 from bmtl._frames import quoted
@@ -45,7 +44,6 @@ def score(fit: Fit, new: Tasks) -> pd.DataFrame:
         for field in ("rows", "y", "exposure")
     }
     there = replace(tasks, X=inputs_like(tasks, new), **kept, noise_group=groups)
-    found = dict(zip(tasks.names, replay.log_likelihood(fit.model, there, fit.flat, fitted=tasks), strict=True))
-    cells = {name: logsumexp(found[name], axis=0) - np.log(len(found[name])) for name in new.names}
-    rows = [(name, len(own), own.mean(), own.std() / np.sqrt(len(own))) for name, own in cells.items()]
+    found = dict(zip(tasks.names, replay.log_predictive(fit.model, there, fit.flat, fitted=tasks), strict=True))
+    rows = [(name, len(own), own.mean(), own.std() / np.sqrt(len(own))) for name in new.names for own in [found[name]]]
     return pd.DataFrame(rows, columns=["task", "n", "lpd", "se"])

@@ -7,26 +7,14 @@ Problems that the file holds already are not run again. Constants were chosen on
 from __future__ import annotations
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-from benchmarks.calibration import hardware
+from benchmarks import record
 from benchmarks.verdicts.one import OPTIONS, run
 from benchmarks.verdicts.problems import KINDS
 from benchmarks.verdicts.tables import show
-from bmtl import versions
-
-
-def write(path: Path, records: list[dict[str, Any]], seed: int) -> None:
-    """All records, a line each, with what they were made by."""
-    ordered = sorted(records, key=lambda own: (KINDS.index(own["kind"]), own["seed"]))
-    meta = {"versions": versions.installed(), "hardware": hardware(), "options": OPTIONS, "seed": seed}
-    lines = ",\n".join(json.dumps(own) for own in ordered)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(meta, indent=1)[:-2] + f',\n "problems": [\n{lines}\n]\n}}\n', "utf-8")
 
 
 def main() -> None:
@@ -38,18 +26,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    held = json.loads(options.out.read_text("utf-8"))["problems"] if options.out and options.out.exists() else []
+    held = record.read(options.out).get("problems", [])
     done = {(own["kind"], own["seed"]) for own in held}
     # Kinds one after another: problems of one kind share compiled programs.
     seeds = range(options.seed, options.seed + options.each)
     missing = [(kind, seed) for kind in options.kinds for seed in seeds if (kind, seed) not in done]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(run, *problem) for problem in missing]):
-            held.append(future.result())
-            own = held[-1]
+            own = future.result()
+            held.append(own)
             print(f"{own['kind']} {own['seed']}: {own['arrangement']}, {own['all_seconds']:.0f} s", flush=True)
-            if options.out:
-                write(options.out, held, options.seed)
+            held.sort(key=lambda one: (KINDS.index(one["kind"]), one["seed"]))
+            record.write(options.out, options=OPTIONS, seed=options.seed, problems=held)
     show(held)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import bmtl
+from bmtl.advice.arrange import partitions
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
 from bmtl.tasks import Tasks
@@ -84,13 +85,10 @@ def split(tasks: Tasks, seed: int) -> tuple[Tasks, Tasks]:
     return tasks.keep_cells(masks), tasks.keep_cells([~mask for mask in masks])
 
 
-def partitions(names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ...]]:
+def groupings(names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], ...]]:
     """Every way of putting names into groups."""
-    if not names:
-        yield ()
-        return
-    first, rest = names[0], names[1:]
-    for found in partitions(rest):
-        yield ((first,), *found)
-        for i, own in enumerate(found):
-            yield (*found[:i], (first, *own), *found[i + 1 :])
+    for own in partitions(len(names)):
+        yield tuple(
+            tuple(name for name, label in zip(names, own, strict=True) if label == group)
+            for group in range(max(own) + 1)
+        )

@@ -8,7 +8,6 @@ the pairwise higher-order approximation and an exhaustive search would train.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import jax
 import numpy as np
 
 import bmtl
-from benchmarks.calibration import hardware
+from benchmarks import record
+from benchmarks.drawn_pairs import N_MEASURE
 from benchmarks.verdicts.problems import ROWS, cluster
-from bmtl import replay, versions
+from bmtl import replay
 from bmtl.fitting import numpyro_svi
 from bmtl.models import SharedTrunk
 
@@ -29,9 +29,10 @@ MODEL = SharedTrunk(bmtl.trunks.MLP((16,)))
 def tasks_of(n: int, seed: int) -> bmtl.Tasks:
     """n Gaussian tasks in two clusters."""
     rng = np.random.default_rng(seed)
-    X, parts = rng.normal(size=(ROWS, 6)), []
+    X, measure, parts = rng.normal(size=(ROWS, 6)), rng.normal(size=(N_MEASURE, 6)), []
     for size in (n // 2, n - n // 2):
-        parts += [f(X) + rng.uniform(0.2, 0.6) * rng.normal(size=ROWS) for f in cluster(rng, 6, size)]
+        functions = cluster(rng, rng.permutation(6)[:3], measure, size)
+        parts += [f(X) + rng.uniform(0.2, 0.6) * rng.normal(size=ROWS) for f in functions]
     return bmtl.Tasks.from_arrays(X, np.column_stack(parts), ["gaussian"] * n)
 
 
@@ -69,10 +70,7 @@ def main() -> None:
             f"{n * (n + 1) // 2:13,d}{2**n - 1:18,d}",
             flush=True,
         )
-    if options.out:
-        meta = {"versions": versions.installed(), "hardware": hardware()}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({**meta, "rows": rows}, indent=1) + "\n", "utf-8")
+    record.write(options.out, rows=rows)
 
 
 if __name__ == "__main__":

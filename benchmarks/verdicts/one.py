@@ -9,7 +9,7 @@ from typing import Any
 
 import bmtl
 from benchmarks.verdicts import rivals
-from benchmarks.verdicts.blocks import Blocks, partitions, split
+from benchmarks.verdicts.blocks import Blocks, groupings, split
 from benchmarks.verdicts.problems import Problem, draw
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
@@ -83,7 +83,7 @@ def _run(problem: Problem) -> dict[str, Any]:
 def every(tasks: bmtl.Tasks) -> list[Arrangement]:
     """All partitions into trunks, a head each; and with pairs that are alone on a trunk as one, of either sign."""
     found = []
-    for own in partitions(tasks.names):
+    for own in groupings(tasks.names):
         apart = tuple(tuple((name,) for name in group) for group in own)
         found.append(Arrangement(apart))
         for i, group in enumerate(own):

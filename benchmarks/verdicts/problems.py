@@ -92,10 +92,9 @@ def _exchangeable(make: Callable[[], Function], measure: Array, n: int, rho: flo
     return [_related(common, orthogonal(standard(make(), measure), common, measure), rho**0.5) for _ in range(n)]
 
 
-def cluster(rng: np.random.Generator, d: int, n: int) -> list[Function]:
-    """n siblings on three of d inputs."""
-    measure = rng.normal(size=(N_MEASURE, d))
-    return _exchangeable(_maker(rng, rng.permutation(d)[:3]), measure, n, rng.uniform(0.5, 0.8))
+def cluster(rng: np.random.Generator, active: NDArray[np.intp], measure: Array, n: int) -> list[Function]:
+    """n siblings on the active inputs."""
+    return _exchangeable(_maker(rng, active), measure, n, rng.uniform(0.5, 0.8))
 
 
 def _different(rng: np.random.Generator, d: int, size: int, n: int) -> list[NDArray[np.intp]]:
@@ -134,7 +133,7 @@ def _functions(kind: str, rng: np.random.Generator, d: int, measure: Array) -> t
         return _exchangeable(make, measure, 3, rng.uniform(0.5, 0.8)), all_pairs(3, "weight")
     if kind == "two clusters":
         sets = _different(rng, d, size, 2)
-        parts = [_exchangeable(_maker(rng, own), measure, CLUSTER, rng.uniform(0.5, 0.8)) for own in sets]
+        parts = [cluster(rng, own, measure, CLUSTER) for own in sets]
         truth = all_pairs(2 * CLUSTER, "decouple")
         for own in (names(2 * CLUSTER)[:CLUSTER], names(2 * CLUSTER)[CLUSTER:]):
             truth |= {frozenset(pair): "weight" for pair in combinations(own, 2)}

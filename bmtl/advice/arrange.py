@@ -105,16 +105,28 @@ def name(labels: Labels, names: Sequence[str], sign: np.ndarray) -> Arrangement:
     )
 
 
-def _score(labels: Labels, log_p: np.ndarray) -> float:
+def labels_of(arrangement: Arrangement, names: Sequence[str]) -> Labels:
+    """Trunk and head of each task."""
+    place = {
+        own: (i, j) for i, trunk in enumerate(arrangement.trunks) for j, head in enumerate(trunk) for own in head
+    }
+    return tuple(place[own] for own in names)
+
+
+def codes(labels: Labels) -> np.ndarray:
+    """For every two tasks what they are to each other, as the position in `RELATIONS`, ``T × T``."""
     trunk, head = np.array(labels).T
-    together = trunk[:, None] == trunk[None]
-    same = together & (head[:, None] == head[None])
-    code = np.where(same, 0, np.where(together, 1, 2))
+    together = trunk[:, None] == trunk
+    return np.where(together & (head[:, None] == head), 0, np.where(together, 1, 2))
+
+
+def _score(labels: Labels, log_p: np.ndarray) -> float:
+    code = codes(labels)
     i, j = np.triu_indices(len(labels), 1)
     return float(log_p[code[i, j], i, j].sum())
 
 
-def _partitions(n: int) -> Iterator[tuple[int, ...]]:
+def partitions(n: int) -> Iterator[tuple[int, ...]]:
     """Set partitions of n things as restricted growth strings."""
 
     def grow(prefix: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -129,8 +141,8 @@ def _partitions(n: int) -> Iterator[tuple[int, ...]]:
 
 def _all(n: int) -> Iterator[Labels]:
     """Every partition into heads, and every partition of those heads into trunks."""
-    for heads in _partitions(n):
-        for trunks in _partitions(max(heads) + 1):
+    for heads in partitions(n):
+        for trunks in partitions(max(heads) + 1):
             yield tuple((trunks[head], head) for head in heads)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_ndtr, logsumexp
 
-from bmtl.advice.arrange import Labels
+from bmtl.advice.arrange import codes, labels_of
 from bmtl.advice.confirm import Trial
 from bmtl.arrangement import Arrangement
 
@@ -79,10 +79,8 @@ def sharing(shared: Sequence[Trial], decoupled: Trial) -> np.ndarray:
         z = difference / np.hypot(se, SMALL)
         odds = np.exp(np.minimum(log_ndtr(z) - log_ndtr(-z), 0.0))
         both = np.minimum(odds[:, None], odds)
-        trunk, head = np.array(labels_of(trial.arrangement, trial.tasks.names)).T
-        one_head = head[:, None] == head
-        one_trunk = (trunk[:, None] == trunk) & ~one_head
-        factor = np.where(np.stack([one_head, one_trunk]), np.minimum(factor, both), factor)
+        code = codes(labels_of(trial.arrangement, trial.tasks.names))
+        factor = np.where(np.stack([code == 0, code == 1]), np.minimum(factor, both), factor)
     return factor
 
 
@@ -92,12 +90,3 @@ def less_sharing(log_p: np.ndarray, factor: np.ndarray) -> np.ndarray:
         adjusted = log_p + np.concatenate([np.log(factor), np.zeros_like(factor[:1])])
     total: np.ndarray = logsumexp(adjusted, axis=0)
     return adjusted - total
-
-
-def labels_of(arrangement: Arrangement, names: tuple[str, ...]) -> Labels:
-    """Trunk and head of each task."""
-    place = {
-        own: (i, 1000 * i + j)
-        for i, trunk in enumerate(arrangement.trunks) for j, head in enumerate(trunk) for own in head
-    }
-    return tuple(place[own] for own in names)

@@ -29,7 +29,7 @@ from bmtl.fitting.draws import Draws
 from bmtl.fitting.numpyro_svi import NumPyroSVI
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, SVI
-from bmtl.fitting.settling import CHUNK, Settling
+from bmtl.fitting.settling import Settling, chunks
 from bmtl.model import in_trunk, noise_site
 from bmtl.noise import ByGroup, Common
 from bmtl.relations import Independent
@@ -124,7 +124,7 @@ class _Heads:
         key = jax.random.PRNGKey(seed)
         params = svi.start(key, (len(phi), 1), first)
         # Of hundreds of runs some one always wavers: it is their mean that has to settle.
-        settling = Settling(1, float(np.sum(self.tasks.n_cells)), -(-settings.max_steps // CHUNK))
+        settling = Settling(1, float(np.sum(self.tasks.n_cells)), chunks(settings.max_steps))
         with progress.bar("heads", settings.max_steps) as tick:
             params = svi.train(params, fixed, own, key, settling, tick, "the new heads", pooled=True)
 

@@ -21,7 +21,7 @@ from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
 from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point, step_size
-from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling
+from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling, chunks
 from bmtl.model import Model
 
 
@@ -75,7 +75,7 @@ def run(
         params = jax.tree.map(lambda value: jnp.broadcast_to(value, (*runs, *value.shape)), begin)
     observed = {name: np.asarray(value) for name, value in (fixed | own).items() if name.startswith("mask/")}
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
-    settling = Settling(runs[0] * runs[1], cells, -(-settings.max_steps // CHUNK), warm=begin is not None)
+    settling = Settling(runs[0] * runs[1], cells, chunks(settings.max_steps), warm=begin is not None)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
         params = svi.train(params, fixed, own, key, settling, tick, type(model).__name__)
     losses = np.stack(settling.trace, axis=1).reshape(*runs, -1)
@@ -170,13 +170,15 @@ class NumPyroSVI:
         settings = self.settings
         state = jax.vmap(jax.vmap(self.adam.init))(params)
         runs, mean = params["loc"].shape[:2], params
-        for number in range(-(-settings.max_steps // CHUNK)):
-            rate = np.broadcast_to(step_size(settings) * settling.factor, np.prod(runs)).reshape(runs)
-            now = (jnp.asarray(rate, dtype=jnp.float32), settling.likelihood)
+
+        def of_runs(values: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(values, np.prod(runs)).reshape(runs)
+
+        for number in range(chunks(settings.max_steps)):
+            rate = jnp.asarray(of_runs(step_size(settings) * settling.factor), dtype=jnp.float32)
             own = jax.random.fold_in(key, number)
-            (params, state, latest), losses = self.chunk(params, state, fixed, each, own, *now)
-            last = np.broadcast_to(settling.last, np.prod(runs)).reshape(runs)
-            mean = self.mean(mean, latest, jnp.asarray(last, dtype=jnp.float32))
+            (params, state, latest), losses = self.chunk(params, state, fixed, each, own, rate, settling.likelihood)
+            mean = self.mean(mean, latest, jnp.asarray(of_runs(settling.last), dtype=jnp.float32))
             losses = np.asarray(losses).reshape(-1, CHUNK)
             losses = losses.mean(axis=0, keepdims=True) if pooled else losses
             try:
@@ -187,7 +189,7 @@ class NumPyroSVI:
             if settling.settled.all():
                 break
         # Where steps were spent before the last stage there is no mean.
-        there = np.broadcast_to(settling.stage, np.prod(runs)).reshape(runs) >= len(STAGES) - 1
+        there = of_runs(settling.stage) >= len(STAGES) - 1
         return jax.tree.map(lambda a, b: jnp.where(there.reshape(*runs, *[1] * (a.ndim - 2)), a, b), mean, params)
 
     def _initial(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bmtl.fitting.progress import Progress
 from bmtl.fitting.pyro_latent import Latent
 from bmtl.fitting.robust import Robust
 from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point, step_size
-from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling
+from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling, chunks
 from bmtl.model import Model
 
 
@@ -78,7 +78,7 @@ class PyroSVI:
         self.device = engine.device
         self.latent = Latent(program, arrays, partial(is_point, settings))
         cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
-        self.settling = Settling(1, cells, -(-settings.max_steps // CHUNK), warm=begin is not None)
+        self.settling = Settling(1, cells, chunks(settings.max_steps), warm=begin is not None)
         first = self._initial() if begin is None else {
             name: torch.tensor(value, device=self.device) for name, value in begin["params"].items()
         }
@@ -156,7 +156,7 @@ class PyroSVI:
         adam, held = torch.optim.Adam(params, lr=step_size(settings)), Robust(params)
         losses, mean, steps = torch.zeros(CHUNK, device=self.device), [own.detach().clone() for own in params], 0
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-            for number in range(-(-settings.max_steps // CHUNK)):
+            for number in range(chunks(settings.max_steps)):
                 scale = self.settling.likelihood * self.n_rows / batch
                 adam.param_groups[0]["lr"] = step_size(settings) * self.settling.factor[0]
                 for step in range(CHUNK):

@@ -30,6 +30,11 @@ EVALUATION_DRAWS = 100
 """Guide draws behind the final ELBO of each restart."""
 
 
+def chunks(max_steps: int) -> int:
+    """Chunks that hold so many steps."""
+    return -(-max_steps // CHUNK)
+
+
 class Settling:
     """Watches the loss of one or several runs and lowers the learning rate as they settle.
 
@@ -42,15 +47,15 @@ class Settling:
         Number of runs trained side by side.
     cells : float
         Observed cells behind the loss.
-    chunks : int
+    max_chunks : int
         All that there can be.
     warm : bool
         Whether runs start near where they will end: then without the warm-up and the first stage.
     """
 
-    def __init__(self, runs: int, cells: float, chunks: int, warm: bool = False) -> None:
+    def __init__(self, runs: int, cells: float, max_chunks: int, warm: bool = False) -> None:
         self.warmup = () if warm else WARMUP
-        self.due = [round(share * chunks) for share in DUE]
+        self.due = [round(share * max_chunks) for share in DUE]
         self.tolerance = MIN_GAIN * cells
         self.stage = np.full(runs, int(warm))
         self.since = np.full(runs, len(self.warmup))

@@ -11,7 +11,7 @@ from scipy import stats
 import bmtl
 from bmtl.advice import _advise as module
 from bmtl.advice import decide, reasons
-from bmtl.advice.arrange import Ranked, kind_of
+from bmtl.advice.arrange import Ranked, kind_of, labels_of
 from bmtl.advice.confirm import Trial, agreed
 from bmtl.advice.screen import Screen, screen
 from bmtl.arrangement import Arrangement
@@ -121,7 +121,7 @@ def test_kinds_of_arrangements() -> None:
     for arrangement, kind in (
         (APART, "decouple"), (SHARED, "weight"), (PAIR, "mixed"), (Arrangement(((NAMES,),)), "merge")
     ):
-        assert kind_of(decide.labels_of(arrangement, NAMES)) == kind
+        assert kind_of(labels_of(arrangement, NAMES)) == kind
 
 
 def test_unrelated_tasks_that_a_narrow_trunk_cannot_hold() -> None:

@@ -16,6 +16,9 @@ from benchmarks.verdicts.one import OPTIONS, run
 from benchmarks.verdicts.problems import KINDS
 from benchmarks.verdicts.tables import show
 
+PART = 10
+"""Problems of a kind that are run one after another."""
+
 
 def main() -> None:
     """Run what is missing, and print the tables."""
@@ -28,9 +31,10 @@ def main() -> None:
     options = parser.parse_args()
     held = record.read(options.out).get("problems", [])
     done = {(own["kind"], own["seed"]) for own in held}
-    # Kinds one after another: problems of one kind share compiled programs.
-    seeds = range(options.seed, options.seed + options.each)
-    missing = [(kind, seed) for kind in options.kinds for seed in seeds if (kind, seed) not in done]
+    # A kind at a time, whose problems share compiled programs; a few of all kinds before more of any.
+    last = options.seed + options.each
+    parts = [range(first, min(first + PART, last)) for first in range(options.seed, last, PART)]
+    missing = [(kind, seed) for part in parts for kind in options.kinds for seed in part if (kind, seed) not in done]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(run, *problem) for problem in missing]):
             own = future.result()

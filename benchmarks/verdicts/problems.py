@@ -87,9 +87,14 @@ def _siblings(make: Callable[[], Function], measure: Array, rho: float) -> list[
 
 
 def _exchangeable(make: Callable[[], Function], measure: Array, n: int, rho: float) -> list[Function]:
-    """n functions, every two of which have correlation ρ (up to chance)."""
-    common = standard(make(), measure)
-    return [_related(common, orthogonal(standard(make(), measure), common, measure), rho**0.5) for _ in range(n)]
+    """n functions, every two of which have correlation ρ."""
+    parts = [standard(make(), measure)]
+    for _ in range(n):
+        own = standard(make(), measure)
+        for other in parts:
+            own = orthogonal(own, other, measure)
+        parts.append(own)
+    return [_related(parts[0], own, rho**0.5) for own in parts[1:]]
 
 
 def cluster(rng: np.random.Generator, active: NDArray[np.intp], measure: Array, n: int) -> list[Function]:

@@ -17,7 +17,7 @@ from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, kind_of, labels_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
-from bmtl.advice.decide import SMALL, apart, better_than, harmed_by, less_sharing, sharing, total
+from bmtl.advice.decide import alone, apart, balance, better_than, harmed_by, less_sharing, sharing, total
 from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
@@ -135,11 +135,15 @@ def advise(
         best = apart(best, harmed)
         recommended, *tried = trials.run([best, *base.values()])
     if better := better_than(recommended, tried, protect):
-        chosen = total(better, recommended, tasks.importance)
+        if strangers := [own for own in alone(best) if own not in alone(better.arrangement)]:
+            # A task unrelated to all others stays out of what they share, unless they predict better with it.
+            without = trials.run([apart(better.arrangement, strangers)])[0]
+            better = better_than(without, [tried[0], better], protect) or without
+        chosen = balance(better, recommended)
         warnings.append(
             f"{better.arrangement} predicted left-out cells better than {best}, which the pairs suggest, by "
-            f"{chosen[0]:+.1f} ± {chosen[1]:.1f} nats: recommended instead. Sharing can regularise tasks that are not "
-            "related, and compete for capacity between tasks that are."
+            f"{chosen[0]:+.3f} ± {chosen[1]:.3f} nats an observation: recommended instead. Sharing can regularise "
+            "tasks that are not related, and compete for capacity between tasks that are."
         )
         best, recommended = better.arrangement, better
     if np.any(factor < 1.0):
@@ -155,7 +159,7 @@ def advise(
     differences = _differences(outcomes, tasks)
     kind = kind_of(labels_of(best, tasks.names))
     # What the pairs say of such an arrangement, or refits if it is they that chose it.
-    probability = float(ndtr(chosen[0] / np.hypot(chosen[1], SMALL))) if better else ranked.kind[kind]
+    probability = float(ndtr(chosen[0] / np.hypot(*chosen[1:]))) if better else ranked.kind[kind]
     verdict = "undecided" if probability < THRESHOLD or (pairs["verdict"] == "undecided").all() else kind
     gain, se = total(recommended, tried[0], np.ones(tasks.n_tasks))
     return Advice(

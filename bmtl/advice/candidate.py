@@ -71,7 +71,10 @@ class Candidate:
         return self.dictionary.log_prior(theta) + self.single(theta).log_evidence
 
     def _search(self) -> Theta:
-        return climb(self.dictionary, self.score, self.dictionary.starts())
+        best = climb(self.dictionary, self.score, self.dictionary.starts())
+        if splits := self.dictionary.splits(best):
+            return max(best, climb(self.dictionary, self.score, [max(splits, key=self.score)]), key=self.score)
+        return best
 
     def signal(self) -> float:
         """Posterior probability of signal, on the task's own cells."""

@@ -17,19 +17,38 @@ HARM = 2.0
 SMALL = 4.0
 """Differences in ELPD below this many nats are too small to overrule anything (Sivula et al., 2020)."""
 
+SLIGHT = 0.1
+"""A harm an observation less than this share of what another task of the trunk gains an observation is none."""
+
 BETTER = 1.0
 """Paired standard errors by which another arrangement that was tried must beat the screen's to be recommended."""
 
 
 def harmed_by(recommended: Trial, decoupled: Trial, protect: Sequence[str]) -> list[str]:
-    """Tasks that share a trunk and predict left-out cells worse for it, beyond noise (and notably, if unprotected)."""
+    """Tasks that share a trunk and predict left-out cells worse for it, beyond noise.
+
+    And notably, unless they are protected: by more than `SMALL` nats, and not by next to nothing an observation where
+    another task of the trunk, of few cells, gains much.
+    """
     difference, se = recommended.over(decoupled)
-    alone = {trunk[0][0] for trunk in recommended.arrangement.trunks if sum(map(len, trunk)) == 1}
-    return [
-        own
-        for own, d, s in zip(recommended.tasks.names, difference, se, strict=True)
-        if own not in alone and d < -HARM * s and (d < -SMALL or own in protect)
-    ]
+    each = difference / np.array([len(own) for own in recommended.rows])
+    gains = np.where(difference > HARM * se, each, 0.0)
+    names = recommended.tasks.names
+    found = []
+    for trunk in recommended.arrangement.trunks:
+        members = [names.index(own) for head in trunk for own in head]
+        slight = SLIGHT * max(gains[members])
+        found += [
+            t for t in members
+            if len(members) > 1 and difference[t] < -HARM * se[t]
+            and (names[t] in protect or (difference[t] < -SMALL and each[t] < -slight))
+        ]
+    return [names[t] for t in sorted(found)]
+
+
+def alone(arrangement: Arrangement) -> list[str]:
+    """Tasks on a trunk of their own."""
+    return [trunk[0][0] for trunk in arrangement.trunks if sum(map(len, trunk)) == 1]
 
 
 def apart(arrangement: Arrangement, names: list[str]) -> Arrangement:
@@ -47,19 +66,31 @@ def better_than(recommended: Trial, tried: Sequence[Trial], protect: Sequence[st
     """The best other of those tried, decoupled first, if it predicts better beyond noise and harms nobody."""
     found = []
     for trial in tried:
-        gain, se = total(trial, recommended, trial.tasks.importance)
-        if gain > BETTER * se and gain > SMALL and not harmed_by(trial, tried[0], protect):
+        gain, se, small = balance(trial, recommended)
+        if gain > max(BETTER * se, small) and not harmed_by(trial, tried[0], protect):
             found.append((gain, trial))
     return max(found, key=lambda own: own[0])[1] if found else None
 
 
-def total(trial: Trial, other: Trial, importance: np.ndarray) -> tuple[float, float]:
-    """Difference in ELPD of all tasks, weighted by importance, and its paired standard error.
+def balance(trial: Trial, other: Trial) -> tuple[float, float, float]:
+    """What tasks gain an observation, mean over tasks weighted by importance: with its paired standard error, and what
+    `SMALL` nats in every task, one way or the other, would be.
+
+    A task of few cells counts as much as one of many: it is predictions to come that matter.
+    """
+    cells = np.array([len(own) for own in trial.rows])
+    weights = trial.tasks.importance / trial.tasks.importance.sum() / cells
+    gain, se = total(trial, other, weights)
+    return gain, se, SMALL * float(np.sqrt(np.sum(weights**2)))
+
+
+def total(trial: Trial, other: Trial, weights: np.ndarray) -> tuple[float, float]:
+    """Weighted difference in ELPD of all tasks, and its paired standard error.
 
     Cells of one row are summed first: they are not independent.
     """
     by_row = np.zeros(trial.tasks.n_rows)
-    for rows, ours, theirs, own in zip(trial.rows, trial.pointwise, other.pointwise, importance, strict=True):
+    for rows, ours, theirs, own in zip(trial.rows, trial.pointwise, other.pointwise, weights, strict=True):
         np.add.at(by_row, rows, own * (ours - theirs))
     by_row = by_row[np.unique(np.concatenate(trial.rows))]
     return float(by_row.sum()), float(np.sqrt(len(by_row) * by_row.var()))

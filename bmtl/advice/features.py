@@ -1,11 +1,12 @@
 """A finite dictionary of kernels over subsets of the inputs, each reduced to a few eigen-features.
 
 A member of the dictionary is a tuple of d levels, one per input: 0 leaves the input out, ``k`` > 0 gives it the
-lengthscale ``LENGTHSCALES[k - 1]``. Its kernel is the product over the inputs in use of one-dimensional squared
-exponentials. Each factor has its Mercer expansion under the input's own marginal distribution (found by Nyström on
-quantiles, so that skewed, discrete and binary inputs need no special case), and the features are the products of
-factors with the largest eigenvalues (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, sections
-4.3 and 8.1). The linear members use the standardised inputs themselves.
+lengthscale ``LENGTHSCALES[k - 1]``; or of 2 d levels, which is the sum of two such kernels in equal parts. A kernel is
+the product over the inputs in use of one-dimensional squared exponentials. Each factor has its Mercer expansion under
+the input's own marginal distribution (found by Nyström on quantiles, so that skewed, discrete and binary inputs need no
+special case), and the features are the products of factors with the largest eigenvalues (Rasmussen & Williams, Gaussian
+Processes for Machine Learning, 2006, sections 4.3 and 8.1); sums are those of Duvenaud, Nickisch & Rasmussen (2011),
+Additive Gaussian Processes. The linear members use the standardised inputs themselves.
 
 Features are centred over the rows and scaled to total variance one, so that the amplitude of a function is its
 standard deviation over the inputs and the intercept is nobody else's.
@@ -13,6 +14,7 @@ standard deviation over the inputs and the intercept is nobody else's.
 
 from __future__ import annotations
 
+from itertools import combinations
 from math import lgamma, sqrt
 
 import numpy as np
@@ -27,10 +29,16 @@ LENGTHSCALES = (0.8, 1.6, 3.2, 8.0)
 LINEAR = len(LENGTHSCALES) + 1
 #: Levels at which a search first takes an input in.
 ENTRY = (2, 3)
+#: Prior probability that a function is a sum of two.
+P_SUM = 0.2
 
 N_QUANTILES = 33
 N_FACTORS = 8
 N_FEATURES = 48
+#: Of each part of a sum.
+N_PART = 32
+#: Inputs up to which a search splits a kernel in every way, and not only one input from the others.
+N_SPLIT = 5
 N_REFERENCE = 1000
 
 
@@ -44,6 +52,11 @@ def spread_rows(keys: Array, size: int) -> NDArray[np.intp]:
         return np.arange(n)
     order = np.lexsort(keys.T[::-1])
     return np.sort(order[np.linspace(0, n - 1, size).round().astype(int)])
+
+
+def sum_of(first: Theta, second: Theta) -> Theta:
+    """The sum of two parts, whichever comes first."""
+    return min(first, second) + max(first, second)
 
 
 class Dictionary:
@@ -87,8 +100,38 @@ class Dictionary:
 
     def log_prior(self, theta: Theta) -> float:
         """Log prior probability of a member."""
+        parts = self.parts(theta)
+        if len(parts) == 2:
+            return float(np.log(2.0 * P_SUM)) + sum(self.log_part(part) for part in parts)
+        return self.log_part(theta) + (0.0 if self.linear else float(np.log1p(-P_SUM)))
+
+    def log_part(self, theta: Theta) -> float:
+        """Log prior probability of one product of factors."""
         used = [level for level in theta if level]
         return self.size_prior(len(used)) + float(sum(self._level_prior[len(used), level] for level in used))
+
+    def parts(self, theta: Theta) -> tuple[Theta, ...]:
+        """The two parts of a sum, or the member itself."""
+        return (theta,) if len(theta) == self.d else (theta[: self.d], theta[self.d :])
+
+    def inputs(self, theta: Theta) -> tuple[int, ...]:
+        """The inputs in use."""
+        return tuple(j for j in range(self.d) if any(part[j] for part in self.parts(theta)))
+
+    def splits(self, theta: Theta) -> list[Theta]:
+        """Sums whose parts have the inputs of one member between them; none of a sum, or of linear members."""
+        used = self.inputs(theta)
+        if len(theta) > self.d or self.linear or len(used) < 2:
+            return []
+        sizes = range(1, len(used) // 2 + 1) if len(used) <= N_SPLIT else (1,)
+        chosen = [set(own) for size in sizes for own in combinations(used, size)]
+        return [
+            sum_of(
+                tuple(level * (j in own) for j, level in enumerate(theta)),
+                tuple(level * (j not in own) for j, level in enumerate(theta)),
+            )
+            for own in chosen
+        ]
 
     def starts(self) -> list[Theta]:
         """Where searches start: every input alone, and all of them together."""
@@ -100,6 +143,12 @@ class Dictionary:
 
     def neighbours(self, theta: Theta) -> list[Theta]:
         """Members one step away: an input in or out, or its lengthscale up or down a level."""
+        parts = self.parts(theta)
+        if len(parts) == 2:
+            return [
+                sum_of(step, other) for own, other in (parts, parts[::-1]) for step in self.neighbours(own)
+                if step != other
+            ]
         found = []
         for j, level in enumerate(theta):
             if self.linear:
@@ -140,8 +189,15 @@ class Dictionary:
             weight = product[top]
         return phi
 
+    def part(self, theta: Theta, rows: NDArray[np.intp]) -> Array:
+        """Features of one part of a sum."""
+        return self.features(theta, rows)[:, :N_PART]
+
     def features(self, theta: Theta, rows: NDArray[np.intp]) -> Array:
         """Features of a member on some rows, (len(rows), q), scaled so that their prior variances are one."""
+        parts = self.parts(theta)
+        if len(parts) == 2:
+            return sqrt(0.5) * np.hstack([self.part(part, rows) for part in parts])
         small = len(self.Z) <= N_REFERENCE
         if small and theta in self._small:
             return self._small[theta][rows]

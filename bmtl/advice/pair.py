@@ -59,6 +59,8 @@ class PairStats:
         Whether each task's noise variance is unknown.
     prior : (2, 2) array
         Mean and standard deviation of each task's log τ.
+    related : (p,) array
+        1 for features whose coefficients have correlation ρ, 0 for others.
     """
 
     A_only: Array
@@ -79,6 +81,7 @@ class PairStats:
     n_both: int
     free: tuple[bool, bool]
     prior: Array
+    related: Array
 
 
 def informative(a: Sites, b: Sites, phi_a: Array, phi_b: Array, log_tau: Array) -> tuple[Array, Array]:
@@ -110,9 +113,14 @@ def designs(phi_a: Array, phi_b: Array, carried: Array | None = None) -> tuple[A
     return X[0], np.hstack(X[1:])
 
 
-def pair_stats(a: Sites, b: Sites, phi_a: Array, phi_b: Array, carried: Array | None = None) -> PairStats:
-    """Sufficient statistics of two tasks; the features are those of `designs`."""
+def pair_stats(
+    a: Sites, b: Sites, phi_a: Array, phi_b: Array, carried: Array | None = None, n_related: int | None = None
+) -> PairStats:
+    """Sufficient statistics of two tasks; the features are those of `designs`, the first ``n_related`` correlated."""
     X = designs(phi_a, phi_b, carried)
+    # Intercepts have nothing in common.
+    related = np.zeros(X[0].shape[1])
+    related[1 : None if n_related is None else 1 + n_related] = 1.0
     _, in_a, in_b = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
     gram, h, zz = [], [], []
     for design, sites, both in zip(X, (a, b), (in_a, in_b), strict=True):
@@ -130,20 +138,19 @@ def pair_stats(a: Sites, b: Sites, phi_a: Array, phi_b: Array, carried: Array | 
         h_a_only=h[0], h_a_both=h[1], h_b_only=h[2], h_b_both=h[3], h_a_cross=Xa.T @ zb, h_b_cross=Xb.T @ za,
         zz_only=np.array([zz[0], zz[2]]), zz_both=np.array([zz[1], zz[3]]), zz_cross=float(za @ zb),
         n=np.array([len(a.rows), len(b.rows)], dtype=float), n_both=len(in_a), free=(a.free, b.free),
-        prior=np.array([a.log_tau_prior, b.log_tau_prior]),
+        prior=np.array([a.log_tau_prior, b.log_tau_prior]), related=related,
     )
 
 
-def _roots(p: int, log_tau: Array, rho: Array) -> tuple[Array, Array]:
+def _roots(related: Array, log_tau: Array, rho: Array) -> tuple[Array, Array]:
     """Prior standard deviations of X_a's (m, p) and X_b's (m, 2p) coefficients on e ~ N(0, I), in units of the noise.
 
-    Task a is X_a D_a e₁ and task b is X_b (D_b R e₁, D_b √(I − R²) e₂) with R = diag(0, ρ, …, ρ), so that intercepts
-    have nothing in common.
+    Task a is X_a D_a e₁ and task b is X_b (D_b R e₁, D_b √(I − R²) e₂) with R = ρ on the diagonal where features are
+    related.
     """
-    D = np.repeat(np.exp(0.5 * log_tau)[:, :, None], p, axis=2)
+    D = np.repeat(np.exp(0.5 * log_tau)[:, :, None], len(related), axis=2)
     D[:, :, 0] = INTERCEPT_SD
-    R = np.repeat(rho[:, None], p, axis=1)
-    R[:, 0] = 0.0
+    R = rho[:, None] * related
     return D[:, 0], np.hstack([D[:, 1] * R, D[:, 1] * np.sqrt(np.maximum(1 - R**2, 0.0))])
 
 
@@ -151,7 +158,7 @@ def _assemble(s: PairStats, log_tau: Array, rho: Array, r: Array) -> Array:
     """The precision of e, bordered by the right-hand sides that multiply 1 / σ_a and 1 / σ_b, (m, 2p + 2, 2p + 2)."""
     m, p = len(rho), len(s.A_only)
     k, c = 1 / (1 - r**2), -r / (1 - r**2)
-    Sa, Sb = _roots(p, log_tau, rho)
+    Sa, Sb = _roots(s.related, log_tau, rho)
     block = np.empty((m, 2 * p + 2, 2 * p + 2))
     inner = block[:, :-2, :-2]
     np.multiply(Sb[:, :, None], Sb[:, None, :], out=inner)
@@ -371,5 +378,5 @@ def posterior(s: PairStats, log_tau: Array, rho: float, r: float) -> Posterior:
     L = np.linalg.cholesky(block[:-2, :-2])
     half = np.linalg.solve(L, block[:-2, -2:] @ u)
     root = np.linalg.inv(L).T
-    Sa, Sb = _roots(len(s.A_only), *arguments[1:3])
+    Sa, Sb = _roots(s.related, *arguments[1:3])
     return Posterior(root @ half, root, Sa[0], Sb[0], u)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from benchmarks.drawn_pairs import draw
-from bmtl.advice.features import LINEAR, Dictionary
+from bmtl.advice.features import LINEAR, P_SUM, Dictionary, sum_of
 from bmtl.advice.screen import screen, verdict
 from bmtl.families import NegativeBinomial, StudentT
 from bmtl.tasks import Tasks
@@ -171,5 +173,10 @@ def test_linear_dictionary():
 def test_prior_over_kernels_is_proper():
     dictionary = Dictionary(np.random.default_rng(0).normal(size=(10, 2)))
     levels = range(LINEAR)
-    total = sum(np.exp(dictionary.log_prior((i, j))) for i in levels for j in levels if i or j)
-    assert total == pytest.approx(1.0)
+    members = [(i, j) for i in levels for j in levels if i or j]
+    products = sum(np.exp(dictionary.log_prior(own)) for own in members)
+    sums = sum(np.exp(dictionary.log_prior(sum_of(*both))) for both in combinations(members, 2))
+    # All but sums of a part and itself.
+    twice = P_SUM * sum(np.exp(2 * dictionary.log_part(own)) for own in members)
+    assert products == pytest.approx(1.0 - P_SUM)
+    assert products + sums + twice == pytest.approx(1.0)

@@ -28,8 +28,8 @@ def problem(seed=0, n=(13, 11), n_both=6, q=3, free=True, family=None):
     return sites, [table[r] for r in rows]
 
 
-def dense_covariance(sites, phi, log_tau, rho, r, sigma):
-    """Covariance of all pseudo-observations, written out."""
+def dense_covariance(sites, phi, log_tau, rho, r, sigma, related=None):
+    """Covariance of all pseudo-observations, written out; only the first ``related`` features are correlated."""
     amplitude = np.asarray(sigma) * np.exp(0.5 * log_tau)
     B = np.outer(amplitude, amplitude) * np.array([[1, rho], [rho, 1]])
     blocks = [[None, None], [None, None]]
@@ -37,27 +37,30 @@ def dense_covariance(sites, phi, log_tau, rho, r, sigma):
         for j in (0, 1):
             noise = sigma[i] * sigma[j] / np.sqrt(np.outer(sites[i].weight, sites[j].weight))
             same = sites[i].rows[:, None] == sites[j].rows
-            blocks[i][j] = B[i, j] * phi[i] @ phi[j].T + same * noise * (1.0 if i == j else r)
+            k = None if i == j else related
+            blocks[i][j] = B[i, j] * phi[i][:, :k] @ phi[j][:, :k].T + same * noise * (1.0 if i == j else r)
             if i == j:
                 blocks[i][j] = blocks[i][j] + (INTERCEPT_SD * sigma[i]) ** 2
     return np.block(blocks)
 
 
-def dense_log_density(sites, phi, log_tau, rho, r, sigma):
+def dense_log_density(sites, phi, log_tau, rho, r, sigma, related=None):
     z = np.concatenate([s.z for s in sites])
     constant = 0.5 * sum(np.log(s.weight).sum() for s in sites)
-    return multivariate_normal(cov=dense_covariance(sites, phi, log_tau, rho, r, sigma)).logpdf(z) - constant
+    return multivariate_normal(cov=dense_covariance(sites, phi, log_tau, rho, r, sigma, related)).logpdf(z) - constant
 
 
 @pytest.mark.parametrize("rho", [-1.0, 0.0, RHO, 1.0])
 @pytest.mark.parametrize("r", [0.0, R])
-def test_evidence_equals_dense_density(rho, r):
+@pytest.mark.parametrize("related", [None, 2], ids=["all", "two of three"])
+def test_evidence_equals_dense_density(rho, r, related):
     sites, phi = problem()
     sigma = np.array([0.8, 1.3])
-    logdet, T = noise_forms(pair_stats(*sites, *phi), LOG_TAU[None], np.array([rho]), np.array([r]))
+    stats = pair_stats(*sites, *phi, n_related=related)
+    logdet, T = noise_forms(stats, LOG_TAU[None], np.array([rho]), np.array([r]))
     n = np.array([len(s.z) for s in sites])
     ours = -0.5 * (n.sum() * np.log(2 * np.pi) + logdet[0] + (1 / sigma) @ T[0] @ (1 / sigma)) - n @ np.log(sigma)
-    assert ours == pytest.approx(dense_log_density(sites, phi, LOG_TAU, rho, r, sigma), abs=1e-7)
+    assert ours == pytest.approx(dense_log_density(sites, phi, LOG_TAU, rho, r, sigma, related), abs=1e-7)
 
 
 def test_noises_are_integrated_out():

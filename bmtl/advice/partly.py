@@ -168,13 +168,13 @@ def one_common_part(a: Candidate, b: Candidate, own_a: float, own_b: float) -> t
                 )
     leading = sorted(scores, key=lambda own: (-scores[own], own))[:N_COMMON]
     found = []
-    for common, *rests in leading:
+    for common, *others in leading:
         own_parts = [
             [np.sqrt(SHARE) * dictionary.part(one, task.cells.rows) for one in (common, rest)]
-            for task, rest in zip((a, b), rests, strict=True)
+            for task, rest in zip((a, b), others, strict=True)
         ]
         n_common = own_parts[0][0].shape[1]
-        start = np.array([task.single(sum_of(common, rest)).log_tau for task, rest in zip((a, b), rests, strict=True)])
+        start = np.array([task.single(sum_of(common, rest)).log_tau for task, rest in zip((a, b), others, strict=True)])
         phi_a, phi_b = (np.hstack(own) for own in own_parts)
         carried = np.hstack([own_parts[1][0], np.zeros((len(phi_b), phi_a.shape[1] - n_common))])
         found.append(_partly(a, b, phi_a, phi_b, carried, COMMON, start, n_common))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -56,7 +56,8 @@ class Simulated:
     truth : ndarray, shape (data sets, size)
         Unconstrained true values.
     dropped : int
-        Data sets left out because their true values or outcomes, or the log-density at them, are not finite in float32.
+        Data sets left out by `keep`, or because their true values or outcomes, or the log-density at them, are not
+        finite in float32.
     """
 
     def __init__(self, model: Model, tasks: Tasks, simulations: int, seed: int) -> None:
@@ -72,6 +73,12 @@ class Simulated:
         self.truth = np.asarray(truth)[kept]
         self.own = {name: value[kept] for name, value in own.items()}
         self.dropped = simulations - len(kept)
+
+    def keep(self, there: Sequence[bool]) -> None:
+        """Drop the other data sets."""
+        kept = np.flatnonzero(there)
+        self.dropped += len(self.truth) - len(kept)
+        self.truth, self.own = self.truth[kept], {name: value[kept] for name, value in self.own.items()}
 
     def latent_of(self, model: Model) -> Latent:
         """Flat coordinates of a model's latent sites on this design."""

@@ -73,8 +73,11 @@ def _optimised(draws: Draws) -> list[tuple]:
         k = guide_k(draws)
         rows.append(("Pareto k̂", "guide", k, f"≤ {MAX_K}", k <= MAX_K, False))
     if len(draws.elbo) > 1:
-        spread = float(np.ptp(draws.elbo))
-        rows.append(("ELBO spread", "restarts", spread, "reported, nats", True, False))
+        finite = draws.elbo[np.isfinite(draws.elbo)]
+        rows.append(("ELBO spread", "restarts", float(np.ptp(finite)), "reported, nats", True, False))
+        if len(finite) < len(draws.elbo):
+            wanted = f"= {len(draws.elbo)}"
+            rows.append(("finite ELBO", "restarts", float(len(finite)), wanted, False, False))
     return rows
 
 

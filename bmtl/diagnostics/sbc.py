@@ -58,7 +58,7 @@ class Calibration:
         Divergent iterations of each NUTS fit. Such simulations are kept: whether a fit diverges depends on its data,
         so that the ranks of the others alone would not be uniform.
     dropped : int
-        Simulations left out because float32 does not hold them: prior draws or outcomes that are not finite.
+        Simulations left out because float32 does not hold them: prior draws, outcomes or an ELBO that are not finite.
     method, engine : str
     seconds : float
     """
@@ -172,7 +172,7 @@ def simulation_based_calibration(
     ValueError, TypeError
         If the method, the engine or an option is not one there is, or NUTS has more than one chain.
     FitError
-        If a log-density is not finite where a fit starts or goes.
+        If a log-density is not finite where NUTS starts, or the ELBO of no simulation is.
     """
     start = time.perf_counter()
     name, settings = resolve(method, DEFAULTS.get(method, {}) | options if isinstance(method, str) else options)
@@ -226,5 +226,7 @@ def _by_svi(data: Simulated, inference: Model, settings: Any, engine: str, seed:
         found = pyro_svi.run(inference, data.design, values, settings, seed, each, progress)
     else:
         found = numpyro_svi.run(inference, data.design, values, settings, seed, each, progress)
+    data.keep([not draws.failed for draws in found])
+    found = [draws for draws in found if not draws.failed]
     sites = {name: np.concatenate([draws.sites[name] for draws in found]) for name in found[0].sites}
     return data.ranks(sites, identified=True, seed=seed)

@@ -21,7 +21,7 @@ class Draws:
     trace : ndarray or None
         For SVI and MAP: mean negative ELBO of every chunk of steps, ``restarts × chunks``.
     elbo : ndarray or None
-        For SVI and MAP: final ELBO of every restart.
+        For SVI and MAP: final ELBO of every restart; −∞ where it was not finite.
     log_ratio : ndarray or None
         For SVI: log p(draw, data) − log q(draw), one a draw.
     settled : bool
@@ -40,6 +40,11 @@ class Draws:
     settled: bool = True
     seconds: float = 0.0
     guide: Any = field(default=None, repr=False)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the ELBO of no restart was finite: then the draws mean nothing."""
+        return self.elbo is not None and not np.any(np.isfinite(self.elbo))
 
     @property
     def shape(self) -> tuple[int, int]:

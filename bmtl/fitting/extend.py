@@ -24,7 +24,7 @@ from bmtl._frames import quoted
 from bmtl._inputs import inputs_like
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
-from bmtl.errors import ConvergenceWarning, TaskError
+from bmtl.errors import ConvergenceWarning, FitError, TaskError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.numpyro_svi import NumPyroSVI
 from bmtl.fitting.progress import Progress
@@ -126,7 +126,9 @@ class _Heads:
         # Of hundreds of runs some one always wavers: it is their mean that has to settle.
         settling = Settling(1, float(np.sum(self.tasks.n_cells)), chunks(settings.max_steps))
         with progress.bar("heads", settings.max_steps) as tick:
-            params = svi.train(params, fixed, own, key, settling, tick, "the new heads", pooled=True)
+            params = svi.train(params, fixed, own, key, settling, tick, pooled=True)
+        if settling.failed.any():
+            raise FitError("the ELBO of the new heads is not finite")
 
         def read(params: Any, x: Any, key: Any) -> Any:
             arrays = fixed | {"x": x}

@@ -13,7 +13,7 @@ from bmtl import data as arrays_of
 from bmtl import replay
 from bmtl.data import Design
 from bmtl.engine import ENGINES
-from bmtl.errors import ConvergenceWarning
+from bmtl.errors import ConvergenceWarning, FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS, SVI, Settings, learns_trunk, resolve
@@ -111,6 +111,11 @@ def sample(
 
     SVI and MAP on NumPyro run all of them side by side, the others one after another. They start from the guide
     ``begin`` if there is one.
+
+    Raises
+    ------
+    FitError
+        If the ELBO of no restart is finite, or a log-density is not where NUTS starts.
     """
     if isinstance(settings, NUTS):
         full = [{**values, **own} for own in each or [{}]]
@@ -126,10 +131,14 @@ def sample(
     if engine == "pyro":
         from bmtl.fitting import pyro_svi
 
-        return pyro_svi.run(model, design, values, settings, seed, each, progress, device, begin)
-    from bmtl.fitting import numpyro_svi
+        found = pyro_svi.run(model, design, values, settings, seed, each, progress, device, begin)
+    else:
+        from bmtl.fitting import numpyro_svi
 
-    return numpyro_svi.run(model, design, values, settings, seed, each, progress, begin)
+        found = numpyro_svi.run(model, design, values, settings, seed, each, progress, begin)
+    if any(draws.failed for draws in found):
+        raise FitError(f"the ELBO of {type(model).__name__} is not finite")
+    return found
 
 
 def choose_trunk(

@@ -14,7 +14,6 @@ import numpyro.distributions as dist
 import optax
 
 from bmtl.data import Design, take_rows
-from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
 from bmtl.fitting.numpyro_latent import Latent
@@ -50,12 +49,7 @@ def run(
     Returns
     -------
     list of Draws
-        One a fit: its best restart.
-
-    Raises
-    ------
-    FitError
-        If the ELBO is not finite.
+        One a fit: its best restart. If the ELBO of none was finite, it has `Draws.failed`.
     """
     start = time.perf_counter()
     progress = progress or Progress(False)
@@ -77,8 +71,8 @@ def run(
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
     settling = Settling(runs[0] * runs[1], cells, chunks(settings.max_steps), warm=begin is not None)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-        params = svi.train(params, fixed, own, key, settling, tick, type(model).__name__)
-    losses = np.stack(settling.trace, axis=1).reshape(*runs, -1)
+        params = svi.train(params, fixed, own, key, settling, tick)
+    losses, failed = np.stack(settling.trace, axis=1).reshape(*runs, -1), settling.failed.reshape(runs)
 
     out = []
     for fold in range(runs[0]):
@@ -86,6 +80,7 @@ def run(
         own_key = jax.random.fold_in(jax.random.PRNGKey(seed), fold)
         restarts = _at(params, fold)
         elbo = np.asarray(svi.elbos(restarts, arrays, own_key))
+        elbo = np.where(failed[fold] | ~np.isfinite(elbo), -np.inf, elbo)
         best = int(np.argmax(elbo))
         sites, ratio = svi.draw(_at(restarts, best), arrays, own_key)
         out.append(
@@ -157,16 +152,9 @@ class NumPyroSVI:
         return jax.tree.map(lambda value: jnp.repeat(value[None], runs[0], axis=0), own)
 
     def train(
-        self, params: Any, fixed: Any, each: Any, key: Any, settling: Settling, tick: Any, name: str,
-        pooled: bool = False,
+        self, params: Any, fixed: Any, each: Any, key: Any, settling: Settling, tick: Any, pooled: bool = False
     ) -> Any:
-        """Optimise all runs until they have settled, or their mean has if they are pooled, or the steps are spent.
-
-        Raises
-        ------
-        FitError
-            If an ELBO that is watched is not finite; ``name`` says whose.
-        """
+        """Optimise all runs until they have settled, or their mean has if they are pooled, or the steps are spent."""
         settings = self.settings
         state = jax.vmap(jax.vmap(self.adam.init))(params)
         runs, mean = params["loc"].shape[:2], params
@@ -181,10 +169,7 @@ class NumPyroSVI:
             mean = self.mean(mean, latest, jnp.asarray(of_runs(settling.last), dtype=jnp.float32))
             losses = np.asarray(losses).reshape(-1, CHUNK)
             losses = losses.mean(axis=0, keepdims=True) if pooled else losses
-            try:
-                settling.look(losses)
-            except FloatingPointError as error:
-                raise FitError(f"the ELBO of {name} is not finite after {(number + 1) * CHUNK} steps") from error
+            settling.look(losses)
             tick(CHUNK, loss=float(np.mean(losses)))
             if settling.settled.all():
                 break

@@ -14,7 +14,6 @@ import torch
 
 from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
-from bmtl.errors import FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.pyro_latent import Latent
@@ -71,7 +70,6 @@ class PyroSVI:
         def program(arrays: Mapping[str, Any], scale: float = 1.0) -> None:
             model.program(engine, Data(design, arrays, scale))
 
-        self.name = type(model).__name__
         self.settings = settings
         self.arrays = arrays
         self.n_rows = design.n_rows
@@ -156,7 +154,7 @@ class PyroSVI:
         adam, held = torch.optim.Adam(params, lr=step_size(settings)), Robust(params)
         losses, mean, steps = torch.zeros(CHUNK, device=self.device), [own.detach().clone() for own in params], 0
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-            for number in range(chunks(settings.max_steps)):
+            for _ in range(chunks(settings.max_steps)):
                 scale = self.settling.likelihood * self.n_rows / batch
                 adam.param_groups[0]["lr"] = step_size(settings) * self.settling.factor[0]
                 for step in range(CHUNK):
@@ -172,11 +170,7 @@ class PyroSVI:
                     if self.settling.last[0]:
                         steps += 1
                         torch._foreach_lerp_(mean, [own.detach() for own in params], 1.0 / steps)
-                try:
-                    self.settling.look(losses.cpu().numpy()[None])
-                except FloatingPointError as error:
-                    what = f"the ELBO of {self.name} is not finite after {(number + 1) * CHUNK} steps"
-                    raise FitError(what) from error
+                self.settling.look(losses.cpu().numpy()[None])
                 tick(CHUNK, loss=float(losses.mean()))
                 if self.settling.settled.all():
                     break
@@ -184,7 +178,8 @@ class PyroSVI:
             if steps:
                 torch._foreach_copy_(params, mean)
             particles = 1 if isinstance(settings, MAP) else EVALUATION_DRAWS
-            self.elbo = float(np.mean([-float(self.negative_elbo(self.arrays)) for _ in range(particles)]))
+            elbo = float(np.mean([-float(self.negative_elbo(self.arrays)) for _ in range(particles)]))
+            self.elbo = -np.inf if self.settling.failed[0] or not np.isfinite(elbo) else elbo
 
     @torch.no_grad()
     def draw(self) -> tuple[dict[str, np.ndarray], np.ndarray]:

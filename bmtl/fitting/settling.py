@@ -60,10 +60,11 @@ class Settling:
         self.stage = np.full(runs, int(warm))
         self.since = np.full(runs, len(self.warmup))
         self.trace: list[np.ndarray] = []
+        self.failed = np.zeros(runs, dtype=bool)
 
     @property
     def settled(self) -> np.ndarray:
-        """Which runs have settled."""
+        """Which runs have settled, or failed."""
         return self.stage == len(STAGES)
 
     @property
@@ -84,15 +85,14 @@ class Settling:
     def look(self, losses: np.ndarray) -> None:
         """Take in one chunk's losses, ``runs × steps``.
 
-        Raises
-        ------
-        FloatingPointError
-            If more than half of a run's are not finite. Those of single steps are left out, as their gradients are.
+        A run has failed if more than half of them are not finite. Those of single steps are left out, as their
+        gradients are.
         """
         finite = np.isfinite(losses)
-        if np.any(np.mean(finite, axis=1) < 0.5):
-            raise FloatingPointError
+        self.failed |= np.mean(finite, axis=1) < 0.5
+        finite |= ~finite.any(axis=1, keepdims=True)
         loss = np.mean(losses, axis=1, where=finite)
+        self.stage[self.failed] = len(STAGES)
         if len(self.trace) < len(self.warmup):
             # Another objective, not to be compared with what follows.
             self.trace.append(np.full_like(loss, np.nan))

@@ -92,6 +92,17 @@ def test_an_optimiser_that_settled() -> None:
     assert table["value"].iloc[2] == 1.0
 
 
+def test_a_restart_that_failed_is_told_and_the_others_are_compared() -> None:
+    draws = optimised(restarts=3)
+    draws.elbo[0] = -np.inf
+    table = checks(draws, {})
+    assert problems(table) == "" and not draws.failed
+    assert table["check"].tolist() == ["settled", "ELBO spread", "finite ELBO"]
+    assert table["value"].tolist()[1:] == [1.0, 2.0] and not table["passed"].iloc[2]
+    draws.elbo[:] = -np.inf
+    assert draws.failed
+
+
 def test_an_optimiser_that_did_not() -> None:
     table = checks(optimised(settled=False), {})
     assert failed(table) == {"settled"} and "settled of ELBO is 10" in problems(table)

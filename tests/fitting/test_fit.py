@@ -189,6 +189,12 @@ def test_a_fit_cut_short_says_so(engine, method, pair) -> None:
         assert fit.elpd()["converged"].tolist() == [False, False]
 
 
+@pytest.mark.parametrize("engine", ["numpyro", "pyro"])
+def test_an_elbo_that_is_not_finite_is_an_error(engine, pair) -> None:
+    with pytest.raises(bmtl.FitError, match="ELBO of SharedTrunk is not finite"):
+        bmtl.fit(MODEL, pair, engine=engine, learning_rate=1e20, max_steps=500, restarts=2)
+
+
 def test_nuts_cut_short_says_so(pair) -> None:
     with pytest.warns(bmtl.ConvergenceWarning, match="ESS"):
         fit = bmtl.fit(MODEL, pair, method="nuts", chains=2, warmup=30, draws=30)

@@ -112,6 +112,17 @@ def test_single_steps_that_are_not_finite_are_left_out() -> None:
     losses[0, 0] = np.nan
     settling.look(losses)
     assert settling.trace[-1] == [1.0]
-    losses[0, CHUNK // 2] = -np.inf
-    with pytest.raises(FloatingPointError):
-        settling.look(losses)
+    assert not settling.failed.any()
+
+
+def test_a_run_of_which_most_steps_are_not_finite_has_failed_and_others_go_on() -> None:
+    settling = warmed(runs=2)
+    losses = np.ones((2, CHUNK))
+    losses[0, : CHUNK // 2 + 1] = np.nan
+    settling.look(losses)
+    assert settling.failed.tolist() == [True, False]
+    assert settling.settled.tolist() == [True, False]
+    assert settling.factor.tolist() == [0.0, 1.0]
+    losses[0] = np.nan
+    settling.look(losses)
+    assert settling.failed.tolist() == [True, False]

@@ -1,0 +1,175 @@
+"""The posterior over graphs of more tasks than can be summed over: candidates, chains, and when they have run enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmtl.causal.partition import Chains, Tables, r_hat, start
+from bmtl.causal.scores import LocalScores
+from bmtl.causal.subsets import Array
+
+Flags = NDArray[np.bool_]
+
+N_CHAINS = 4
+BLOCK = 400
+"""Sweeps between looks at R-hat."""
+
+MOST_BLOCKS = 12
+GOAL = 1.02
+KEPT_SHARE = 0.75
+"""The first quarter of the sweeps is left out, of whatever number there are."""
+
+BURN_IN = 150
+"""Sweeps before candidates are extended."""
+
+N_EXTENSIONS = 3
+N_TRIED = 8
+MIN_ODDS = 0.1
+"""A task becomes a candidate parent where adding it to parents drawn has odds above this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Draws from chains.
+
+    Attributes
+    ----------
+    graphs : (draws, T, T) bool array
+        Of all chains.
+    edges : (T, T) array
+        Probabilities.
+    r_hat : float
+        The largest over edges.
+    sweeps : int
+        Of each chain, those left out too.
+    candidates : list of T lists of int
+    """
+
+    graphs: Flags
+    edges: Array
+    r_hat: float
+    sweeps: int
+    candidates: list[list[int]]
+
+
+def sample(
+    scores: LocalScores, weigh: Callable[[int, list[int], Array], Array], log_edge: float, may: Flags, must: Flags,
+    precedes: Flags, most: int, max_parents: int, seed: int,
+) -> Sampled:
+    """Draws of graphs.
+
+    Parameters
+    ----------
+    weigh : callable
+        Log weights of the subsets of a task's candidates, from their local scores.
+    may, must : (T, T) bool arrays
+        Edges allowed and required.
+    precedes : (T, T) bool array
+        Orders allowed.
+    most : int
+        Candidates of a task.
+    """
+    rng = np.random.default_rng(seed)
+    candidates = first_candidates(scores, may, must, most)
+    known: dict[int, tuple[list[int], Array]] = {}
+
+    def tabulated() -> Tables:
+        for v, own in enumerate(candidates):
+            if v not in known or known[v][0] != own:
+                known[v] = own, weigh(v, own, scores.table(v, own, max_parents))
+        return Tables(candidates, [known[v][1] for v in range(len(candidates))])
+
+    tables = tabulated()
+    starts = np.stack([start(tables, precedes, rng) for _ in range(N_CHAINS)])
+    for _ in range(N_EXTENSIONS):
+        chains = Chains(tables, starts, rng)
+        drawn, probability = [], []
+        for i in range(BURN_IN):
+            chains.sweep()
+            if i >= BURN_IN // 2 and i % 5 == 0:
+                drawn.append(chains.graphs())
+                probability.append(chains.edge_probabilities().mean(axis=0))
+        starts = drawn[-1]
+        extended = _extended(
+            scores, log_edge, may, must, candidates, np.concatenate(drawn), np.mean(probability, axis=0), most, max_parents
+        )
+        if extended == candidates:
+            break
+        candidates = extended
+        tables = tabulated()
+        starts = np.stack([start(tables, precedes, rng) for _ in range(N_CHAINS)])
+    chains = Chains(tables, starts, rng)
+    edges: list[Array] = []
+    graphs: list[Flags] = []
+    worst = np.inf
+    for _ in range(MOST_BLOCKS):
+        for _ in range(BLOCK):
+            chains.sweep()
+            edges.append(chains.edge_probabilities().astype(np.float32))
+            graphs.append(chains.graphs())
+        kept = int(KEPT_SHARE * len(edges))
+        probability = np.stack(edges[-kept:], axis=1)
+        worst = r_hat(probability)
+        if worst <= GOAL:
+            break
+    return Sampled(
+        np.concatenate(graphs[-kept:]), probability.mean(axis=(0, 1), dtype=float), worst, len(edges), candidates
+    )
+
+
+def first_candidates(scores: LocalScores, may: Flags, must: Flags, most: int) -> list[list[int]]:
+    """For each task its likeliest parents and children, by forward selection and by what each tells alone."""
+    n = len(may)
+    wanted: list[dict[int, float]] = []
+    for v in range(n):
+        chosen = [int(u) for u in np.flatnonzero(must[:, v])]
+        found = dict.fromkeys(chosen, np.inf)
+        alone = scores.gains(v, [], [u for u in range(n) if u != v])
+        for _ in range(most // 2):
+            rest = [u for u in range(n) if u != v and u not in chosen]
+            gains = scores.gains(v, chosen, rest)
+            best = max(gains, key=lambda u: gains[u], default=-1)
+            if best < 0 or gains[best] <= 0:
+                break
+            chosen.append(best)
+            # What is chosen given others counts before what tells something alone.
+            found[best] = 1e6 + gains[best]
+        for u, gain in alone.items():
+            found.setdefault(u, gain)
+        wanted.append(found)
+    out = []
+    for v in range(n):
+        # An edge may be turned round: what has v as a likely parent is a candidate parent of v.
+        score = {u: max(wanted[v][u], min(wanted[u].get(v, -np.inf), 1e9)) for u in wanted[v] if may[u, v]}
+        out.append(sorted(sorted(score, key=lambda u: -score[u])[:most]))
+    return out
+
+
+def _extended(
+    scores: LocalScores, log_edge: float, may: Flags, must: Flags, candidates: list[list[int]], graphs: Flags,
+    edges: Array, most: int, max_parents: int,
+) -> list[list[int]]:
+    """Candidates with those that would be likely parents beside parents drawn, in place of the unlikeliest."""
+    out = []
+    for v, own in enumerate(candidates):
+        outside = [u for u in np.flatnonzero(may[:, v]) if u not in own]
+        odds = dict.fromkeys(outside, 0.0)
+        parents, counts = np.unique(graphs[:, :, v], axis=0, return_counts=True)
+        for i in np.argsort(-counts, kind="stable")[:N_TRIED]:
+            given = [int(u) for u in np.flatnonzero(parents[i])]
+            if len(given) >= max_parents:
+                continue
+            here = scores.one(v, given)
+            for u in outside:
+                gain = scores.one(v, [*given, int(u)]) - here + log_edge
+                odds[u] += counts[i] / len(graphs) * float(np.exp(min(gain, 50.0)))
+        new = sorted((u for u in outside if odds[u] > MIN_ODDS), key=lambda u: -odds[u])
+        keep = sorted(own, key=lambda u: -(np.inf if must[u, v] else edges[u, v] + edges[v, u]))
+        # Half of the places at the most change at once.
+        new = new[: most // 2]
+        out.append(sorted([*keep[: most - len(new)], *map(int, new)]))
+    return out

@@ -15,6 +15,11 @@ from bmtl.causal.subsets import Array
 Flags = NDArray[np.bool_]
 
 N_CHAINS = 4
+N_POWERS = 10
+HOTTEST = 0.1
+"""Powers of the evidence, geometric from 1."""
+
+THIN = 2
 BLOCK = 400
 """Sweeps between looks at R-hat."""
 
@@ -57,15 +62,15 @@ class Sampled:
 
 
 def sample(
-    scores: LocalScores, weigh: Callable[[int, list[int], Array], Array], log_edge: float, may: Flags, must: Flags,
+    scores: LocalScores, log_prior: Callable[[int, list[int]], Array], log_edge: float, may: Flags, must: Flags,
     precedes: Flags, most: int, max_parents: int, seed: int,
 ) -> Sampled:
     """Draws of graphs.
 
     Parameters
     ----------
-    weigh : callable
-        Log weights of the subsets of a task's candidates, from their local scores.
+    log_prior : callable
+        Of the subsets of a task's candidates.
     may, must : (T, T) bool arrays
         Edges allowed and required.
     precedes : (T, T) bool array
@@ -76,12 +81,14 @@ def sample(
     rng = np.random.default_rng(seed)
     candidates = first_candidates(scores, may, must, most)
     known: dict[int, tuple[list[int], Array]] = {}
+    powers = np.geomspace(1.0, HOTTEST, N_POWERS)
 
     def tabulated() -> Tables:
         for v, own in enumerate(candidates):
             if v not in known or known[v][0] != own:
-                known[v] = own, weigh(v, own, scores.table(v, own, max_parents))
-        return Tables(candidates, [known[v][1] for v in range(len(candidates))])
+                known[v] = own, scores.table(v, own, max_parents)
+        priors = [log_prior(v, own) for v, own in enumerate(candidates)]
+        return Tables(candidates, [known[v][1] for v in range(len(candidates))], priors, powers)
 
     tables = tabulated()
     starts = np.stack([start(tables, precedes, rng) for _ in range(N_CHAINS)])
@@ -107,8 +114,10 @@ def sample(
     graphs: list[Flags] = []
     worst = np.inf
     for _ in range(MOST_BLOCKS):
-        for _ in range(BLOCK):
+        for i in range(BLOCK):
             chains.sweep()
+            if i % THIN:
+                continue
             edges.append(chains.edge_probabilities().astype(np.float32))
             graphs.append(chains.graphs())
         kept = int(KEPT_SHARE * len(edges))
@@ -117,7 +126,7 @@ def sample(
         if worst <= GOAL:
             break
     return Sampled(
-        np.concatenate(graphs[-kept:]), probability.mean(axis=(0, 1), dtype=float), worst, len(edges), candidates
+        np.concatenate(graphs[-kept:]), probability.mean(axis=(0, 1), dtype=float), worst, THIN * len(edges), candidates
     )
 
 

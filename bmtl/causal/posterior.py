@@ -164,13 +164,13 @@ def dag_posterior(
     scores = LocalScores(found)
     log_edge = prior.log_edge(n)
 
-    def weigh(child: int, candidates: list[int], evidence: Array) -> Array:
-        """Log weights of the subsets of some candidates: evidence and prior."""
-        subsets = np.arange(len(evidence))
+    def log_prior(child: int, candidates: list[int]) -> Array:
+        """Of the subsets of some candidates."""
+        subsets = np.arange(1 << len(candidates))
         needed = sum(1 << i for i, u in enumerate(candidates) if must[u, child])
         barred = sum(1 << i for i, u in enumerate(candidates) if not may[u, child])
         allowed = ((subsets & needed) == needed) & ((subsets & barred) == 0)
-        return np.where(allowed, evidence + log_edge * np.bitwise_count(subsets), -np.inf)
+        return np.where(allowed, log_edge * np.bitwise_count(subsets), -np.inf)
 
     diagnostics: dict[str, Any] = {"rows": len(found.rows), "inputs": list(found.input_names), "max_parents": limit}
     if n <= MOST_EXACT:
@@ -178,7 +178,7 @@ def dag_posterior(
         for v in range(n):
             others = [u for u in range(n) if u != v]
             own = np.arange(1 << (n - 1))
-            log_w[v, (own & (1 << v) - 1) | (own >> v << v + 1)] = weigh(v, others, scores.table(v, others, limit))
+            log_w[v, (own & (1 << v) - 1) | (own >> v << v + 1)] = scores.table(v, others, limit) + log_prior(v, others)
         graphs = ExactGraphs(log_w)
         if graphs.log_total == -np.inf:
             raise TaskError("the prior allows no graph: its edges and tiers contradict each other")
@@ -199,7 +199,7 @@ def dag_posterior(
         return scores.one(child, list(parents)) + log_edge * len(parents)
 
     most = CANDIDATES if all(scores.exact(v) for v in range(n)) else CANDIDATES_FITTED
-    sampled = sample(scores, weigh, log_edge, may, must, _precedes(prior, must, tasks), most, limit, seed)
+    sampled = sample(scores, log_prior, log_edge, may, must, _precedes(prior, must, tasks), most, limit, seed)
     diagnostics |= {
         "r_hat": sampled.r_hat, "sweeps": sampled.sweeps, "chains": N_CHAINS, "converged": sampled.r_hat <= MAX_R_HAT,
     }

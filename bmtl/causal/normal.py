@@ -4,8 +4,10 @@ All columns jointly are normal with a normal–Wishart prior whose parametric ma
 columns Q (parents and inputs),
     σ² ~ IG(ν/2, t/2), ν = α + |Q| + 1,   coefficients ~ N(0, σ² T_QQ⁻¹),   intercept ~ N(0, σ²),
 so that graphs of one Markov equivalence class have the same product of evidences if the same inputs are in it for all
-tasks, none for example (Geiger & Heckerman, Annals of Statistics, 2002; Kuipers, Moffa & Heckerman, Annals of Statistics,
-2014; α = 2 and t = ½ are their usual choices for standardised columns).
+tasks, none for example (Geiger & Heckerman, Annals of Statistics, 2002; Kuipers, Moffa & Heckerman, Annals of
+Statistics, 2014). Columns are standardised by their sample, so that units do not matter. The prior of a column's
+variance then has to allow for 1: its mean is 1 at t = 1 and its geometric mean at t = 2. With t = ½, a usual choice,
+edges of standardised tasks would be stated too seldom.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from bmtl.causal.subsets import Array
 #: Prior degrees of freedom beyond the number of columns.
 FREEDOM = 2
 #: Prior precision t of a standardised column's coefficient, in units of the noise variance.
-PRECISION = 0.5
+PRECISION = 1.5
 #: Prior cells that speak for a mean of zero.
 MEAN_CELLS = 1.0
 

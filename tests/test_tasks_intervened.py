@@ -88,5 +88,5 @@ def test_arrays_have_no_columns_and_one_shape():
     X, Y = rng.normal(size=(N, 1)), rng.normal(size=(N, 2))
     with pytest.raises(TaskError, match="must be a mask, got the name 'set'"):
         Tasks.from_arrays(X, Y, ["gaussian"] * 2, intervened={"y0": "set"})
-    with pytest.raises(TaskError, match="shape \\(12, 2\\) or \\(2, 12\\).*got shape \\(12, 3\\)"):
+    with pytest.raises(TaskError, match=r"shape \(12, 2\) or \(2, 12\).*got shape \(12, 3\)"):
         Tasks.from_arrays(X, Y, ["gaussian"] * 2, intervened=np.zeros((N, 3), dtype=bool))

@@ -8,7 +8,7 @@
 * 40 tasks by partition Monte Carlo: seconds, and the largest R-hat of an edge.
 
 Usage: ``python -m benchmarks.causal.exact [--graphs 500] [--seed 1000] [--tasks 40] [--out FILE.json]``. The prior
-precision of `bmtl.causal.normal` was set on calibration with seed 0.
+precision of `bmtl.causal.normal` was chosen with an eye on calibration with seed 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ import numpy as np
 import bmtl
 from benchmarks import record
 from benchmarks.causal.problems import (
-    all_graphs, enumerated, from_prior, linear_tasks, random_graph, random_weights,
+    all_graphs,
+    enumerated,
+    from_prior,
+    linear_tasks,
+    random_graph,
+    random_weights,
 )
 from bmtl.causal import dag_posterior
 from bmtl.causal.exact import ExactGraphs

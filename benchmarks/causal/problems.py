@@ -79,14 +79,21 @@ def linear_tasks(graph: Flags, n_rows: int, rng: np.random.Generator, n_inputs: 
 
 
 def from_prior(graph: Flags, n_rows: int, rng: np.random.Generator, n_inputs: int = 2) -> bmtl.Tasks:
-    """Gaussian tasks whose slopes, noises and acting inputs are drawn from the prior that local scores integrate over."""
+    """Gaussian tasks whose slopes, noises and acting inputs are drawn from the prior that local scores integrate over.
+
+    Inputs have a variance from it too: what is drawn is in no units that matter once it is standardised.
+    """
     n = len(graph)
-    X, Y = rng.normal(size=(n_rows, n_inputs)), np.zeros((n_rows, n))
+
+    def sigma(columns: int) -> float:
+        return float(np.sqrt(0.5 * PRECISION / rng.gamma((FREEDOM + columns + 1) / 2)))
+
+    X = rng.normal(size=(n_rows, n_inputs)) * [sigma(0) for _ in range(n_inputs)]
+    Y = np.zeros((n_rows, n))
     for v in np.argsort(layers(graph), kind="stable"):
         acting = rng.permutation(n_inputs)[: rng.integers(n_inputs + 1)]
         columns = np.hstack([Y[:, graph[:, v]], X[:, acting]])
-        freedom = FREEDOM + columns.shape[1] + 1
-        sigma = np.sqrt(0.5 * PRECISION / rng.gamma(freedom / 2))
-        slopes = rng.normal(size=columns.shape[1]) * sigma / np.sqrt(PRECISION)
-        Y[:, v] = columns @ slopes + sigma * (rng.normal() + rng.normal(size=n_rows))
+        noise = sigma(columns.shape[1])
+        slopes = rng.normal(size=columns.shape[1]) * noise / np.sqrt(PRECISION)
+        Y[:, v] = columns @ slopes + noise * (rng.normal() + rng.normal(size=n_rows))
     return bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * n)

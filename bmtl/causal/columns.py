@@ -101,7 +101,8 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
         warnings.warn(what, TaskWarning, stacklevel=3)
     at = [np.searchsorted(own, rows) for own in tasks.rows]
     y = np.column_stack([own[i] for own, i in zip(tasks.y, at, strict=True)])
-    z = np.column_stack([_standardised(f, own, name) for f, own, name in zip(tasks.families, y.T, tasks.names, strict=True)])
+    of = zip(tasks.families, y.T, tasks.names, strict=True)
+    z = np.column_stack([_standardised(family, own, name) for family, own, name in of])
     _reject_collinear(z, tasks.names)
     own = np.ones(y.shape, dtype=bool)
     for t, marks in enumerate(tasks.intervened):
@@ -166,27 +167,28 @@ def _grouped(
         kept = [j for j, name in enumerate(tasks.inputs) if name in column.encoded]
         if kept:
             found[column.name] = linear[:, kept]
-    gains = {}
+
+    def gain(block: Array, beside: list[Array]) -> float:
+        """The most that a block adds to the log evidence of a task."""
+        return max(_gain(z[cells, t], [x[cells] for x in beside], block[cells]) for t, cells in enumerate(own.T))
+
+    curved = {}
     for name, block in found.items():
         if block.shape[1] == 1 and len(np.unique(block)) >= FEWEST_VALUES:
-            j = next(j for j, encoded in enumerate(tasks.inputs) if encoded == name)
-            curve = _curve(dictionary, j)
-            others = list(found.values())
-            if max(_gain(z[o, t], [x[o] for x in others], curve[o]) for t, o in enumerate(own.T)) > CURVE_PAYS:
-                gains[name] = np.hstack([block, curve])
-    found |= gains
+            curve = _curve(dictionary, tasks.inputs.index(name))
+            if gain(curve, list(found.values())) > CURVE_PAYS:
+                curved[name] = np.hstack([block, curve])
+    found |= curved
     if len(found) <= most:
         return tuple(found.values()), tuple(found)
     use = {}
     for name, block in found.items():
         others = [x for other, x in found.items() if other != name]
-        use[name] = max(
-            max(_gain(z[o, t], [x[o] for x in rest], block[o]) for rest in ([], others)) for t, o in enumerate(own.T)
-        )
+        use[name] = max(gain(block, []), gain(block, others))
     first = sorted(found, key=lambda name: -use[name])[: most - 1]
-    rest = [name for name in found if name not in first]
-    joined = np.hstack([found[name] for name in rest])
-    return (*(found[name] for name in first), joined), (*first, " + ".join(rest))
+    last = [name for name in found if name not in first]
+    joined = np.hstack([found[name] for name in last])
+    return (*(found[name] for name in first), joined), (*first, " + ".join(last))
 
 
 def _curve(dictionary: Dictionary, j: int) -> Array:
@@ -201,10 +203,10 @@ def _curve(dictionary: Dictionary, j: int) -> Array:
 
 
 def _gain(z: Array, given: list[Array], block: Array) -> float:
-    """Log evidence of a block of columns for one task, beside others that are given."""
-    precision = [np.full(x.shape[1], PRECISION * x.shape[1]) for x in (*given, block)]
-    X = np.hstack([*given, block])
-    q = block.shape[1]
-    with_block = log_evidence(z, X, np.concatenate(precision))
-    rest = np.concatenate([*precision[:-1], np.empty(0)])
-    return with_block - log_evidence(z, X[:, : X.shape[1] - q], rest)
+    """Gain in the log evidence of one task from a block of columns beside others that are given."""
+
+    def evidence(blocks: list[Array]) -> float:
+        X = np.hstack([np.empty((len(z), 0)), *blocks])
+        return log_evidence(z, X, np.array([PRECISION * x.shape[1] for x in blocks for _ in range(x.shape[1])]))
+
+    return evidence([*given, block]) - evidence(given)

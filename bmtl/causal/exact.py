@@ -152,7 +152,7 @@ class ExactGraphs:
         waiting: list[tuple[int, int, Index]] = [(0, 0, np.arange(n))]
         while waiting:
             S, R, which = waiting.pop()
-            if S == (1 << self.n_tasks) - 1:
+            if (1 << self.n_tasks) - 1 == S:
                 continue
             outside, subsets, value = self._next(S)
             inside = self._inside(S)

@@ -199,6 +199,8 @@ class Generalised:
 class Robust:
     """A task with Student-t noise: its tails tell cause from effect, where they are heavy.
 
+    Priors are those of `bmtl.causal.normal`, with ν counting parents and not the inputs that act.
+
     Attributes
     ----------
     z : (n,) array
@@ -241,8 +243,9 @@ class Robust:
     def _mode(self, X: Array, precision: Array, freedom: int) -> tuple[Array, float]:
         """Coefficients and σ² at the mode over them and log σ, by expectation and maximisation."""
         nu, n = self.dof, len(self.z)
-        weight, variance = np.ones(n), 1.0
-        beta = np.zeros(X.shape[1])
+        weight: Array = np.ones(n)
+        beta: Array = np.zeros(X.shape[1])
+        variance = 1.0
         for _ in range(500):
             XW = X * weight[:, None]
             beta = np.linalg.solve(XW.T @ X + np.diag(precision), XW.T @ self.z)

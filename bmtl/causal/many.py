@@ -1,4 +1,4 @@
-"""The posterior over graphs of more tasks than can be summed over: candidates, chains, and when they have run enough."""
+"""The posterior over graphs of more tasks than can be summed over: candidates, chains, and when to stop them."""
 
 from __future__ import annotations
 
@@ -90,44 +90,38 @@ def sample(
         priors = [log_prior(v, own) for v, own in enumerate(candidates)]
         return Tables(candidates, [known[v][1] for v in range(len(candidates))], priors, powers)
 
-    tables = tabulated()
-    starts = np.stack([start(tables, precedes, rng) for _ in range(N_CHAINS)])
+    def begun() -> Chains:
+        tables = tabulated()
+        return Chains(tables, np.stack([start(tables, precedes, rng) for _ in range(N_CHAINS)]), rng)
+
+    chains = begun()
     for _ in range(N_EXTENSIONS):
-        chains = Chains(tables, starts, rng)
-        drawn, probability = [], []
+        drawn, seen = [], []
         for i in range(BURN_IN):
             chains.sweep()
             if i >= BURN_IN // 2 and i % 5 == 0:
                 drawn.append(chains.graphs())
-                probability.append(chains.edge_probabilities().mean(axis=0))
-        starts = drawn[-1]
-        extended = _extended(
-            scores, log_edge, may, must, candidates, np.concatenate(drawn), np.mean(probability, axis=0), most, max_parents
-        )
+                seen.append(chains.edge_probabilities().mean(axis=0))
+        graphs, edges = np.concatenate(drawn), np.mean(seen, axis=0)
+        extended = _extended(scores, log_edge, may, must, candidates, graphs, edges, most, max_parents)
         if extended == candidates:
             break
         candidates = extended
-        tables = tabulated()
-        starts = np.stack([start(tables, precedes, rng) for _ in range(N_CHAINS)])
-    chains = Chains(tables, starts, rng)
-    edges: list[Array] = []
-    graphs: list[Flags] = []
-    worst = np.inf
+        chains = begun()
+    drawn, seen = [], []
     for _ in range(MOST_BLOCKS):
         for i in range(BLOCK):
             chains.sweep()
-            if i % THIN:
-                continue
-            edges.append(chains.edge_probabilities().astype(np.float32))
-            graphs.append(chains.graphs())
-        kept = int(KEPT_SHARE * len(edges))
-        probability = np.stack(edges[-kept:], axis=1)
+            if i % THIN == 0:
+                seen.append(chains.edge_probabilities().astype(np.float32))
+                drawn.append(chains.graphs())
+        kept = int(KEPT_SHARE * len(seen))
+        probability = np.stack(seen[-kept:], axis=1)
         worst = r_hat(probability)
         if worst <= GOAL:
             break
-    return Sampled(
-        np.concatenate(graphs[-kept:]), probability.mean(axis=(0, 1), dtype=float), worst, THIN * len(edges), candidates
-    )
+    edges = probability.mean(axis=(0, 1), dtype=float)
+    return Sampled(np.concatenate(drawn[-kept:]), edges, worst, THIN * len(seen), candidates)
 
 
 def first_candidates(scores: LocalScores, may: Flags, must: Flags, most: int) -> list[list[int]]:

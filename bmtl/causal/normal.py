@@ -6,8 +6,8 @@ columns Q (parents and inputs),
 so that graphs of one Markov equivalence class have the same product of evidences if the same inputs are in it for all
 tasks, none for example (Geiger & Heckerman, Annals of Statistics, 2002; Kuipers, Moffa & Heckerman, Annals of
 Statistics, 2014). Columns are standardised by their sample, so that units do not matter. The prior of a column's
-variance then has to allow for 1: its mean is 1 at t = 1 and its geometric mean at t = 2. With t = ½, a usual choice,
-edges of standardised tasks would be stated too seldom.
+variance is set at 1 by t = 2: that is its geometric mean (2.07, to be exact). With t = ½, a usual choice, or t = 4 the
+edges of standardised tasks are stated too seldom or too often.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bmtl.causal.subsets import Array
 #: Prior degrees of freedom beyond the number of columns.
 FREEDOM = 2
 #: Prior precision t of a standardised column's coefficient, in units of the noise variance.
-PRECISION = 1.5
+PRECISION = 2.0
 #: Prior cells that speak for a mean of zero.
 MEAN_CELLS = 1.0
 

@@ -2,9 +2,9 @@
 
 Each group of inputs acts on a task or does not: the evidence is averaged over all sets γ of groups, uniformly over
 their sizes and then over the sets of a size, with coefficients of those in γ integrated out. The sets of two tasks are
-independent a priori. An input that acts on one task only can so tell cause from effect, and the evidence for that is as
-strong as the evidence that it does nothing to the other; inputs without effect change next to nothing, and none is
-selected.
+independent a priori. An input that acts on one task only can so tell cause from effect: turned round, the edge needs an
+effect on the other task too, and is less likely by the price of one more coefficient, which grows with the root of the
+number of rows. Inputs without effect change next to nothing, and none is selected.
 """
 
 from __future__ import annotations

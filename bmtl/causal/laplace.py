@@ -248,8 +248,8 @@ class Robust:
         variance = 1.0
         for _ in range(500):
             XW = X * weight[:, None]
-            beta = np.linalg.solve(XW.T @ X + np.diag(precision), XW.T @ self.z)
-            residual = self.z - X @ beta
+            beta[:] = np.linalg.solve(XW.T @ X + np.diag(precision), XW.T @ self.z)
+            residual: Array = self.z - X @ beta
             before = variance
             variance = float(weight @ residual**2 + precision @ beta**2 + PRECISION) / (n + len(beta) + freedom)
             weight = (nu + 1) / (nu + residual**2 / variance)

@@ -68,12 +68,12 @@ def test_lognormal_is_its_logarithm():
 
 def test_a_chain_has_no_direction_and_a_collider_has():
     rng = np.random.default_rng(2)
-    X, e = rng.normal(size=(400, 1)), rng.normal(size=(400, 4))
+    X, e = rng.normal(size=(3000, 1)), rng.normal(size=(3000, 4))
     chain = np.column_stack([e[:, 0], e[:, 0] + e[:, 1], e[:, 0] + e[:, 1] + e[:, 2]])
     found = dag_posterior(bmtl.Tasks.from_arrays(X, chain, ["gaussian"] * 3, names=list("abc")))
     for a, b in ("ab", "bc"):
         assert pair_row(found, a, b)["p_unidentified"] > 0.85
-    assert pair_row(found, "a", "c")["p_none"] > 0.5
+    assert pair_row(found, "a", "c")["p_none"] > 0.8
     collider = np.column_stack([e[:, 0], e[:, 1], e[:, 0] + e[:, 1] + e[:, 2]])
     found = dag_posterior(bmtl.Tasks.from_arrays(X, collider, ["gaussian"] * 3, names=list("abc")))
     assert pair_row(found, "a", "c")["p_forward"] > 0.85
@@ -208,7 +208,7 @@ def test_missing_cells_leave_rows_out():
         found = dag_posterior(bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 2))
     assert found.diagnostics["rows"] == 30
     Y[24:, 1] = np.nan
-    with pytest.raises(TaskError, match="only 4 rows have all 2 tasks, 5 are needed .*'y0' 30, 'y1' 24"):
+    with pytest.raises(TaskError, match=r"only 4 rows have all 2 tasks, 5 are needed .*'y0' 30, 'y1' 24"):
         dag_posterior(bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 2))
 
 

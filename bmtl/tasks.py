@@ -115,7 +115,8 @@ class Tasks:
             with the number of trials, which it needs.
         intervened : mapping of str to str or bool array of shape (rows,), optional
             For a task the column, or the mask, that marks the rows on which it was set from outside. There it may
-            cause other tasks (`bmtl.causal`) and is not explained itself; rows without its outcome may be marked.
+            cause other tasks and is not explained itself (`bmtl.causal`; models without causes take it as any other
+            cell). Rows without its outcome may be marked.
 
         Raises
         ------

@@ -23,7 +23,7 @@ THIN = 2
 BLOCK = 400
 """Sweeps between looks at R-hat."""
 
-MOST_BLOCKS = 12
+FEWEST_BLOCKS, MOST_BLOCKS = 4, 12
 GOAL = 1.02
 KEPT_SHARE = 0.75
 """The first quarter of the sweeps is left out, of whatever number there are."""
@@ -33,6 +33,7 @@ BURN_IN = 150
 
 N_EXTENSIONS = 3
 N_TRIED = 8
+N_EXAMINED = 400
 MIN_ODDS = 0.1
 """A task becomes a candidate parent where adding it to parents drawn has odds above this."""
 
@@ -46,7 +47,7 @@ class Sampled:
     graphs : (draws, T, T) bool array
         Of all chains.
     edges : (T, T) array
-        Probabilities.
+        Probabilities; also of edges from tasks that are no candidates, which no graph drawn has.
     r_hat : float
         The largest over edges.
     sweeps : int
@@ -109,7 +110,7 @@ def sample(
         candidates = extended
         chains = begun()
     drawn, seen = [], []
-    for _ in range(MOST_BLOCKS):
+    for block in range(MOST_BLOCKS):
         for i in range(BLOCK):
             chains.sweep()
             if i % THIN == 0:
@@ -118,10 +119,12 @@ def sample(
         kept = int(KEPT_SHARE * len(seen))
         probability = np.stack(seen[-kept:], axis=1)
         worst = r_hat(probability)
-        if worst <= GOAL:
+        if worst <= GOAL and block + 1 >= FEWEST_BLOCKS:
             break
+    graphs = np.concatenate(drawn[-kept:])
     edges = probability.mean(axis=(0, 1), dtype=float)
-    return Sampled(np.concatenate(drawn[-kept:]), edges, worst, THIN * len(seen), candidates)
+    edges = _with_others(scores, log_edge, may, candidates, graphs, edges, max_parents)
+    return Sampled(graphs, edges, worst, THIN * len(seen), candidates)
 
 
 def first_candidates(scores: LocalScores, may: Flags, must: Flags, most: int) -> list[list[int]]:
@@ -159,20 +162,51 @@ def _extended(
     """Candidates with those that would be likely parents beside parents drawn, in place of the unlikeliest."""
     out = []
     for v, own in enumerate(candidates):
-        outside = [u for u in np.flatnonzero(may[:, v]) if u not in own]
-        odds = dict.fromkeys(outside, 0.0)
-        parents, counts = np.unique(graphs[:, :, v], axis=0, return_counts=True)
-        for i in np.argsort(-counts, kind="stable")[:N_TRIED]:
-            given = [int(u) for u in np.flatnonzero(parents[i])]
-            if len(given) >= max_parents:
-                continue
-            here = scores.one(v, given)
-            for u in outside:
-                gain = scores.one(v, [*given, int(u)]) - here + log_edge
-                odds[u] += counts[i] / len(graphs) * float(np.exp(min(gain, 50.0)))
+        outside = [int(u) for u in np.flatnonzero(may[:, v]) if u not in own]
+        # Whether there would be a cycle does not matter: the edge may be there the other way round.
+        odds = _odds(scores, log_edge, v, outside, graphs, np.ones((len(graphs), len(may)), dtype=bool), max_parents)
         new = sorted((u for u in outside if odds[u] > MIN_ODDS), key=lambda u: -odds[u])
         keep = sorted(own, key=lambda u: -(np.inf if must[u, v] else edges[u, v] + edges[v, u]))
         # Half of the places at the most change at once.
         new = new[: most // 2]
-        out.append(sorted([*keep[: most - len(new)], *map(int, new)]))
+        out.append(sorted([*keep[: most - len(new)], *new]))
+    return out
+
+
+def _odds(
+    scores: LocalScores, log_edge: float, v: int, outside: list[int], graphs: Flags, free: Flags, max_parents: int
+) -> dict[int, float]:
+    """Odds of each of some tasks as one more parent of v, over the sets of parents drawn most often.
+
+    ``free`` (draws, T) says whether a task may become a parent in a graph drawn.
+    """
+    odds = dict.fromkeys(outside, 0.0)
+    parents, which, counts = np.unique(graphs[:, :, v], axis=0, return_inverse=True, return_counts=True)
+    for i in np.argsort(-counts, kind="stable")[:N_TRIED] if outside else []:
+        given = [int(u) for u in np.flatnonzero(parents[i])]
+        if len(given) >= max_parents:
+            continue
+        here, share = scores.one(v, given), free[which.ravel() == i].sum(axis=0) / len(graphs)
+        for u in outside:
+            gain = scores.one(v, [*given, u]) - here + log_edge
+            odds[u] += float(share[u] * np.exp(min(gain, 50.0)))
+    return odds
+
+
+def _with_others(
+    scores: LocalScores, log_edge: float, may: Flags, candidates: list[list[int]], graphs: Flags, edges: Array,
+    max_parents: int,
+) -> Array:
+    """Edge probabilities with those of tasks that are no candidates, as one more parent of v in the graphs drawn."""
+    some = graphs[:: max(1, len(graphs) // N_EXAMINED)]
+    reach = some | np.eye(len(may), dtype=bool)
+    for _ in range(int(np.ceil(np.log2(len(may))))):
+        reach = (reach.astype(np.float32) @ reach.astype(np.float32)) > 0
+    out = edges.copy()
+    for v, own in enumerate(candidates):
+        outside = [int(u) for u in np.flatnonzero(may[:, v]) if u not in own]
+        odds = _odds(scores, log_edge, v, outside, some, ~reach[:, v], max_parents)
+        whole = 1.0 + sum(odds.values())
+        for u in outside:
+            out[u, v] = odds[u] / whole
     return out

@@ -127,7 +127,9 @@ def dag_posterior(
     The model is p(y₁ … y_T | x) = Π p(y_t | x, parents of t), linear in standardised parents and inputs (and in smooth
     curves of an input where some task shows one), with inputs exogenous. Used are the rows on which every task is
     observed. Up to 15 tasks the posterior is exact given the local scores (`bmtl.causal.exact`), beyond it is drawn
-    from by partition MCMC (`bmtl.causal.partition`). Neither units nor the order of tasks matter.
+    from by partition MCMC (`bmtl.causal.partition`) with 12 candidate parents a task (9 where each set of parents needs
+    a fit), which are exchanged for likelier ones before the draws that count. The few edges from other tasks have the
+    probability of one more parent in `edges`, and are in no graph drawn. Neither units nor the order of tasks matter.
 
     Parameters
     ----------

@@ -71,7 +71,8 @@ def cost(n_tasks: int, seed: int) -> dict[str, Any]:
     edges = found.edges.to_numpy()
     return {
         "tasks": n_tasks, "seed": seed, "rows": 500, "method": found.method,
-        "seconds": seconds, "processor seconds": worked, "peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "seconds": seconds, "processor seconds": worked,
+        "peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "edges": int(graph.sum()), "sum of squared errors of edges": float(np.sum((edges - graph) ** 2)),
         **{name: found.diagnostics[name] for name in ("r_hat", "sweeps") if name in found.diagnostics},
     }

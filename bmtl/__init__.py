@@ -13,9 +13,10 @@ from bmtl._version import __version__
 from bmtl.errors import ConvergenceWarning, FitError, TaskError, TaskWarning
 
 if TYPE_CHECKING:
-    from bmtl import diagnostics, families, grouping, noise, relations, trunks
+    from bmtl import causal, diagnostics, families, grouping, noise, relations, trunks
     from bmtl.advice import Advice, Folds, advise
     from bmtl.arrangement import Arrangement
+    from bmtl.causal import EdgePrior
     from bmtl.fitting.fit import fit
     from bmtl.prior import prior_predictive
     from bmtl.results import Fit, load
@@ -25,6 +26,7 @@ __all__ = [
     "Advice",
     "Arrangement",
     "ConvergenceWarning",
+    "EdgePrior",
     "Fit",
     "FitError",
     "Folds",
@@ -33,6 +35,7 @@ __all__ = [
     "Tasks",
     "__version__",
     "advise",
+    "causal",
     "diagnostics",
     "families",
     "fit",
@@ -47,6 +50,7 @@ __all__ = [
 _OBJECTS = {
     "Advice": "bmtl.advice",
     "Arrangement": "bmtl.arrangement",
+    "EdgePrior": "bmtl.causal",
     "Fit": "bmtl.results",
     "Folds": "bmtl.advice",
     "Tasks": "bmtl.tasks",
@@ -55,7 +59,7 @@ _OBJECTS = {
     "load": "bmtl.results",
     "prior_predictive": "bmtl.prior",
 }
-_SUBMODULES = frozenset({"diagnostics", "families", "grouping", "noise", "relations", "trunks"})
+_SUBMODULES = frozenset({"causal", "diagnostics", "families", "grouping", "noise", "relations", "trunks"})
 
 
 if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would accept any name

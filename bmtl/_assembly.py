@@ -81,6 +81,9 @@ def spec(tasks: Tasks) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     }
     arrays: dict[str, NDArray[Any]] = {name: getattr(tasks, name) for name in CONSTANTS}
     arrays |= {name: np.concatenate(getattr(tasks, name)) for name in CELLS}
+    if tasks.intervened:
+        # Files have no booleans.
+        arrays["intervened"] = np.concatenate(tasks.intervened).astype(np.int8)
     if tasks.noise_group is not None:
         arrays["noise_group"] = tasks.noise_group
     return meta, arrays | {"n_cells": tasks.n_cells}
@@ -88,9 +91,30 @@ def spec(tasks: Tasks) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 def some(tasks: Tasks, at: list[int]) -> dict[str, Any]:
     """The fields that differ from task to task, at some of them."""
-    listed = ("names", "families", *CELLS)
+    listed = ("names", "families", *_by_cell(tasks))
     own: dict[str, Any] = {name: tuple(getattr(tasks, name)[t] for t in at) for name in listed}
     return own | {name: getattr(tasks, name)[at] for name in ("importance", "y_centre", "y_scale")}
+
+
+def kept(tasks: Tasks, masks: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+    """The fields that have a value a cell, of the cells in one mask a task."""
+    return {
+        name: tuple(own[mask] for own, mask in zip(getattr(tasks, name), masks, strict=True))
+        for name in _by_cell(tasks)
+    }
+
+
+def shuffled(tasks: Tasks, t: int, order: NDArray[np.int64]) -> dict[str, Any]:
+    """The fields that differ from task to task, and a copy of task ``t`` whose cells change rows in this order."""
+    own = some(tasks, [*range(tasks.n_tasks), t])
+    for name in _by_cell(tasks):
+        if name != "rows":
+            own[name] = (*own[name][:-1], own[name][-1][order])
+    return own
+
+
+def _by_cell(tasks: Tasks) -> tuple[str, ...]:
+    return (*CELLS, "intervened") if tasks.intervened else CELLS
 
 
 def cells(tasks: Tasks) -> pd.DataFrame:
@@ -129,5 +153,5 @@ def restore(meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any
         "inputs": encoder.inputs, "layout": meta["layout"], "encoder": encoder,
         "noise_group": values.get("noise_group"), "noise_levels": tuple(meta.get("noise_levels", ())),
         **{name: values[name] for name in CONSTANTS},
-        **{name: tuple(np.split(values[name], ends)) for name in CELLS},
+        **{name: tuple(np.split(values[name], ends)) for name in (*CELLS, "intervened") if name in values},
     }

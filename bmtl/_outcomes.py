@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bmtl import _frames
 from bmtl._frames import Array, Frame, at_rows, listing, quoted, show
@@ -138,6 +139,64 @@ def exposure_columns(
         for name, family, column in zip(names, families, exposure.T, strict=True)
         if family.takes_exposure or not np.all(np.isnan(column) | (column == 1))
     }
+
+
+def _intervened_rows(
+    given: Any, names: tuple[str, ...], n_rows: int, frame: Frame | None
+) -> dict[str, NDArray[np.bool_]]:
+    """For each task named, or in a matrix (rows × tasks or its transpose), which rows it was set on from outside."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        marks = np.asarray(given)
+        if marks.shape not in {(n_rows, len(names)), (len(names), n_rows)}:
+            raise TaskError(
+                f"intervened needs a mask of shape {(n_rows, len(names))} or {(len(names), n_rows)}, or a mapping "
+                f"from task to mask, got shape {marks.shape}"
+            )
+        given = dict(zip(names, marks.T if marks.shape == (n_rows, len(names)) else marks, strict=True))
+    reject_unknown(given, names, "intervened")
+    out = {}
+    for task, marks in given.items():
+        if isinstance(marks, str):
+            if frame is None:
+                raise TaskError(f"intervened of task {task!r} must be a mask, got the name {marks!r}")
+            _frames.require_columns(frame, [marks])
+            marks = _frames.read_numbers(frame, marks, "intervened")
+        values = np.asarray(marks)
+        if values.shape != (n_rows,):
+            raise TaskError(f"intervened of task {task!r} needs {n_rows} booleans, got shape {values.shape}")
+        bad = [row for row, value in enumerate(values.tolist()) if value not in (0, 1)]
+        if bad:
+            raise TaskError(
+                f"intervened of task {task!r} must be true or false: {at_rows(bad, [values[row] for row in bad])}"
+            )
+        out[task] = values.astype(bool)
+    return out
+
+
+def intervened_cells(
+    given: Any, names: tuple[str, ...], rows: tuple[Index, ...], n_rows: int, frame: Frame | None = None
+) -> tuple[NDArray[np.bool_], ...]:
+    """For each task which of its cells were set from outside, empty if none was.
+
+    Parameters
+    ----------
+    given : mapping of str to str or mask, or mask of shape (n_rows, T) or (T, n_rows), or None
+
+    Raises
+    ------
+    TaskError
+        If a task is unknown, a column is missing, marks are not one boolean a row, or all cells of a task are marked.
+    """
+    masks = _intervened_rows(given, names, n_rows, frame)
+    marks = tuple(
+        masks[name][r] if name in masks else np.zeros(r.size, dtype=bool) for name, r in zip(names, rows, strict=True)
+    )
+    for name, own in zip(names, marks, strict=True):
+        if np.all(own):
+            raise TaskError(f"every cell of task {name!r} is intervened: nothing is left to explain; make it an input")
+    return marks if any(np.any(own) for own in marks) else ()
 
 
 def wide_cells(

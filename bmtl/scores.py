@@ -43,7 +43,7 @@ def score(fit: Fit, new: Tasks) -> pd.DataFrame:
         )
         for field in ("rows", "y", "exposure")
     }
-    there = replace(tasks, X=inputs_like(tasks, new), **kept, noise_group=groups)
+    there = replace(tasks, X=inputs_like(tasks, new), **kept, noise_group=groups, intervened=())
     found = dict(zip(tasks.names, replay.log_predictive(fit.model, there, fit.flat, fitted=tasks), strict=True))
     rows = [(name, len(own), own.mean(), own.std() / np.sqrt(len(own))) for name in new.names for own in [found[name]]]
     return pd.DataFrame(rows, columns=["task", "n", "lpd", "se"])

@@ -55,6 +55,8 @@ class Tasks:
         How a frame becomes `X`.
     noise_group, noise_levels : int array of shape (n_rows,) or None, tuple of str
         For each row the position of its group, and the groups; see `with_noise_groups`.
+    intervened : tuple of bool arrays
+        For each task which of its cells were set from outside; empty if none of any task was.
     """
 
     names: tuple[str, ...]
@@ -73,6 +75,7 @@ class Tasks:
     encoder: Encoder
     noise_group: Index | None = None
     noise_levels: tuple[str, ...] = ()
+    intervened: tuple[NDArray[np.bool_], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("X", "x_centre", "x_scale", "importance", "y_centre", "y_scale"):
@@ -81,6 +84,7 @@ class Tasks:
         for name in ("y", "exposure"):
             own = getattr(self, name)
             object.__setattr__(self, name, tuple(_inputs.read_only(values, np.float64) for values in own))
+        object.__setattr__(self, "intervened", tuple(_inputs.read_only(own, np.bool_) for own in self.intervened))
 
     @classmethod
     def from_frame(
@@ -90,6 +94,7 @@ class Tasks:
         outputs: Mapping[str, str | Family],
         importance: Mapping[str, float] | None = None,
         exposure: Mapping[str, str] | None = None,
+        intervened: Mapping[str, Any] | None = None,
     ) -> Tasks:
         """Tasks from a data frame with one row a unit and one column an outcome.
 
@@ -108,6 +113,10 @@ class Tasks:
         exposure : mapping of str to str, optional
             For a task of counts the column with its exposures, > 0, in any unit; for a binomial task the column
             with the number of trials, which it needs.
+        intervened : mapping of str to str or bool array of shape (rows,), optional
+            For a task the column, or the mask, that marks the rows on which it was set from outside. There it may
+            cause other tasks and is not explained itself (`bmtl.causal`; models without causes take it as any other
+            cell). Rows without its outcome may be marked.
 
         Raises
         ------
@@ -134,7 +143,9 @@ class Tasks:
         columns, raw = _frames.encode(frame, inputs)
         families, cells = _outcomes.wide_cells(names, families, Y, exposures)
         weights = _inputs.check_importance(importance, names)
-        return cls(**_assembly.assemble(columns, raw, names, families, cells, weights, related=identities(names, Y)))
+        marks = _outcomes.intervened_cells(intervened, names, cells[0], len(frame), frame)
+        fields = _assembly.assemble(columns, raw, names, families, cells, weights, related=identities(names, Y))
+        return cls(**fields, intervened=marks)
 
     @classmethod
     def from_arrays(
@@ -146,6 +157,7 @@ class Tasks:
         inputs: Sequence[str] | None = None,
         importance: Mapping[str, float] | Sequence[float] | None = None,
         exposure: Any = None,
+        intervened: Any = None,
     ) -> Tasks:
         """Tasks from a matrix of inputs and a matrix of outcomes.
 
@@ -166,6 +178,8 @@ class Tasks:
         exposure : array of shape (rows, T), optional
             Exposures, > 0 where the outcome is observed (the number of trials of a binomial one); NaN or 1 for
             families that take none.
+        intervened : bool array of shape (rows, T) or (T, rows), or mapping of str to bool array, optional
+            The cells whose task was set from outside, as in `from_frame`.
 
         Raises
         ------
@@ -183,7 +197,9 @@ class Tasks:
         checked, cells = _outcomes.wide_cells(names, checked, Y, exposures)
         columns = tuple(Column(name, "number") for name in inputs)
         weights = _inputs.check_importance(importance, names)
-        return cls(**_assembly.assemble(columns, X, names, checked, cells, weights, related=identities(names, Y)))
+        marks = _outcomes.intervened_cells(intervened, names, cells[0], len(Y))
+        fields = _assembly.assemble(columns, X, names, checked, cells, weights, related=identities(names, Y))
+        return cls(**fields, intervened=marks)
 
     @classmethod
     def from_groups(
@@ -284,7 +300,8 @@ class Tasks:
         TaskError
             If a name is unknown or repeated, or none is given.
         """
-        return self._take([self.index(name) for name in _inputs.check_names(names, "task")])
+        at = [self.index(name) for name in _inputs.check_names(names, "task")]
+        return replace(self, **_assembly.some(self, at))
 
     def keep_cells(self, masks: Sequence[NDArray[np.bool_]]) -> Tasks:
         """The same tasks with some of their cells, standardised by the same constants.
@@ -300,11 +317,7 @@ class Tasks:
             If the masks do not match the cells.
         """
         masks = _inputs.check_masks(masks, self.names, self.rows)
-        kept: dict[str, Any] = {
-            name: tuple(own[mask] for own, mask in zip(getattr(self, name), masks, strict=True))
-            for name in ("rows", "y", "exposure")
-        }
-        return replace(self, **kept)
+        return replace(self, **_assembly.kept(self, masks))
 
     def with_noise_groups(self, labels: Any) -> Tasks:
         """The same tasks with groups of rows whose noises may differ (`bmtl.noise.ByGroup`): sites, instruments, years.
@@ -325,7 +338,7 @@ class Tasks:
     def permuted(self, name: str, seed: int, new_name: str | None = None) -> Tasks:
         """These tasks and a negative control: a copy of one task whose outcomes are shuffled among its rows.
 
-        Exposures move with their outcomes. The control has the importance and standardisation of the original.
+        Exposures and interventions move with their outcomes. The control has the original's importance and scale.
 
         Parameters
         ----------
@@ -342,16 +355,9 @@ class Tasks:
             If ``name`` is unknown or ``new_name`` is already a task.
         """
         t = self.index(name)
-        new_name = f"{name} (permuted)" if new_name is None else new_name
-        names = _inputs.check_names([*self.names, new_name], "task")
+        names = _inputs.check_names([*self.names, f"{name} (permuted)" if new_name is None else new_name], "task")
         order = np.random.default_rng(seed).permutation(self.rows[t].size)
-        extended = self._take([*range(self.n_tasks), t])
-        return replace(
-            extended,
-            names=names,
-            y=(*self.y, self.y[t][order]),
-            exposure=(*self.exposure, self.exposure[t][order]),
-        )
+        return replace(self, **_assembly.shuffled(self, t, order) | {"names": names})
 
     def encode(self, X_new: Any) -> Array:
         """New inputs in the user's units, shape (n, d).
@@ -383,7 +389,8 @@ class Tasks:
     def spec(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything `from_spec` needs to restore these tasks: JSON-able metadata, and arrays by name.
 
-        Cells are concatenated over tasks in ``rows``, ``y`` and ``exposure``; ``n_cells`` says how many each has.
+        Cells are concatenated over tasks in ``rows``, ``y``, ``exposure`` and, if any is, ``intervened``; ``n_cells``
+        says how many each task has.
         """
         return _assembly.spec(self)
 
@@ -394,6 +401,3 @@ class Tasks:
 
     def __repr__(self) -> str:
         return _assembly.describe(self)
-
-    def _take(self, at: Sequence[int]) -> Tasks:
-        return replace(self, **_assembly.some(self, list(at)))

@@ -193,6 +193,7 @@ def _union(old: Tasks, new: Tasks, inputs: np.ndarray) -> Tasks:
     """Old and new tasks on the rows of both, or on the same rows where their inputs are the same."""
     same = np.array_equal(old.X, inputs)
     shift = 0 if same else old.n_rows
+    marks = [own.intervened or tuple(np.zeros(n, dtype=bool) for n in own.n_cells) for own in (old, new)]
     return replace(
         old,
         names=old.names + new.names,
@@ -207,6 +208,7 @@ def _union(old: Tasks, new: Tasks, inputs: np.ndarray) -> Tasks:
         layout="wide",
         noise_group=None,
         noise_levels=(),
+        intervened=marks[0] + marks[1] if old.intervened or new.intervened else (),
     )
 
 

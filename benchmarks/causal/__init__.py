@@ -1,0 +1,1 @@
+"""Is the posterior over graphs of causes right, and what does it cost?"""

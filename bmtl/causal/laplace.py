@@ -1,0 +1,266 @@
+"""The evidence of a task that is not Gaussian, by Laplace's method around its fit on the parents and all inputs.
+
+Coefficients of standardised columns are normal around 0: on the scale of the linear predictor with the family's usual
+spread, those of a Student-t task in units of its noise, with the same prior as a Gaussian task's. Noise parameters of
+generalised linear models are estimated at each fit. Families whose outcomes may vary more than they say (counts above
+all) have their log-likelihoods divided by the Pearson dispersion, at least 1, of the fit on everything (McCullagh &
+Nelder, Generalized Linear Models, 1989, section 9.2): overdispersion would else count as signal of any parent.
+
+Inputs that are left out are taken out of the quadratic form at the mode, so that one fit serves all sets of inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lgamma, log, pi
+from typing import Any, Protocol
+
+import numpy as np
+
+from bmtl.causal.normal import FREEDOM, MEAN_CELLS, PRECISION, subset_forms
+from bmtl.causal.subsets import Array, log_sum
+from bmtl.families import Family, StudentT
+
+LOG_2PI = log(2 * pi)
+N_NEWTON = 40
+N_NOISE = 6
+MIN_WEIGHT = 1e-8
+MAX_PREDICTOR = 25.0
+
+
+class Model(Protocol):
+    """A task whose evidence given some columns is approximated."""
+
+    def log_evidence(self, parents: Array, inputs: Array, sizes: Sequence[int], log_prior: Array) -> float:
+        """Log evidence given parents (n, k), averaged over which groups of inputs (n, q) act.
+
+        Parameters
+        ----------
+        sizes : sequence of g ints
+            Columns of each group.
+        log_prior : (2^g,) array
+            Of each set of groups.
+        """
+        ...
+
+
+def model(family: Family, y: Array, z: Array, exposure: Array, everything: Array) -> Model:
+    """The model of one task's cells.
+
+    Parameters
+    ----------
+    y, z, exposure : (n,) arrays
+        Outcomes in the user's units and standardised, and exposures.
+    everything : (n, p) array
+        All other tasks and inputs, on whose fit a dispersion is estimated.
+    """
+    if isinstance(family, StudentT):
+        return Robust(z, family.dof)
+    return Generalised.of(family, y, exposure, everything)
+
+
+def _averaged(
+    mode: Array, log_joint: float, H: Array, n_base: int, sizes: Sequence[int], log_norms: Sequence[float],
+    log_prior: Array,
+) -> float:
+    """Log evidence averaged over sets of blocks of coefficients, from the log joint density around its mode.
+
+    Parameters
+    ----------
+    mode : (p,) array
+        Of the parameters, those always there first.
+    H : (p, p) array
+        Negative Hessian of the log joint density.
+    log_norms : sequence of g floats
+        Log prior density of each block at zero, which a block that is left out does not pay.
+    """
+    border = H @ mode
+    A = np.block([[H, border[:, None]], [border[None, :], np.array([[mode @ border]])]])
+    base, rest = A[:n_base, :n_base], A[n_base:, n_base:] - A[n_base:, :n_base] @ np.linalg.solve(
+        A[:n_base, :n_base], A[:n_base, n_base:]
+    )
+    log_det, corner = subset_forms(rest, sizes)
+    log_det = log_det + np.linalg.slogdet(base)[1]
+    q, paid = np.full(1, n_base), np.full(1, -sum(log_norms))
+    for size, log_norm in zip(sizes, log_norms, strict=True):
+        q, paid = np.concatenate([q, q + size]), np.concatenate([paid, paid + log_norm])
+    value = log_joint - 0.5 * corner - 0.5 * log_det + 0.5 * q * LOG_2PI + paid
+    return float(log_sum(value + log_prior))
+
+
+@dataclass(frozen=True, eq=False)
+class Generalised:
+    """A generalised linear model.
+
+    Attributes
+    ----------
+    family : Family
+    y, exposure : (n,) arrays
+    loc, scale : float
+        Prior of the intercept.
+    spread : float
+        Prior standard deviation of a standardised column's coefficient.
+    dispersion : float
+        What log-likelihoods are divided by.
+    """
+
+    family: Family
+    y: Array
+    exposure: Array
+    loc: float
+    scale: float
+    spread: float
+    dispersion: float = 1.0
+
+    @classmethod
+    def of(cls, family: Family, y: Array, exposure: Array, everything: Array) -> Generalised:
+        loc, scale = family.intercept(y, exposure)
+        spread = family.spread(y, exposure)
+        alone = cls(family, y, exposure, float(np.asarray(loc)), float(scale), float(spread))
+        return alone._dispersed(everything) if family.dispersed else alone
+
+    def _dispersed(self, everything: Array) -> Generalised:
+        X, centre, precision = self._design(everything, np.full(everything.shape[1], self.spread**-2))
+        beta, noise = self._mode(X, centre, precision)
+        eta = (X @ beta).clip(-MAX_PREDICTOR, MAX_PREDICTOR)
+        weight = np.maximum(self.family.weight(np, eta, noise, self.exposure), MIN_WEIGHT)
+        gram = (X * weight[:, None]).T @ X
+        effective = float(np.trace(np.linalg.solve(gram + np.diag(precision), gram)))
+        pearson = float(np.sum(self.family.score(self.y, eta, noise, self.exposure) ** 2 / weight))
+        dispersion = max(1.0, pearson / max(len(self.y) - effective, 1.0))
+        return Generalised(self.family, self.y, self.exposure, self.loc, self.scale, self.spread, dispersion)
+
+    def _design(self, columns: Array, precision: Array) -> tuple[Array, Array, Array]:
+        """Columns with an intercept, and the prior means and precisions of their coefficients."""
+        X = np.hstack([np.ones((len(columns), 1)), columns])
+        centre = np.zeros(X.shape[1])
+        centre[0] = self.loc
+        return X, centre, np.concatenate([[self.scale**-2], precision])
+
+    def _log_joint(self, X: Array, beta: Array, noise: Any, centre: Array, precision: Array) -> float:
+        """Up to the constant of the prior."""
+        eta = (X @ beta).clip(-MAX_PREDICTOR, MAX_PREDICTOR)
+        fit = float(np.sum(self.family.log_prob(self.y, eta, noise, self.exposure))) / self.dispersion
+        return fit - 0.5 * float(precision @ (beta - centre) ** 2)
+
+    def _information(self, X: Array, eta: Array, noise: Any, precision: Array) -> Array:
+        weight = np.maximum(self.family.weight(np, eta, noise, self.exposure), MIN_WEIGHT) / self.dispersion
+        return (X * weight[:, None]).T @ X + np.diag(precision)
+
+    def _mode(self, X: Array, centre: Array, precision: Array) -> tuple[Array, Any]:
+        """Coefficients at the posterior mode by Fisher scoring, and the noise estimated there."""
+        beta = centre.copy()
+        noise = self.family.estimate_noise(self.y, X @ beta, self.exposure)
+        for _ in range(N_NOISE if self.family.noise_name else 1):
+            beta = self._scored(X, beta, noise, centre, precision)
+            before = noise
+            noise = self.family.estimate_noise(self.y, X @ beta, self.exposure)
+            if np.allclose(noise, before, rtol=1e-6, atol=0.0):
+                break
+        return beta, noise
+
+    def _scored(self, X: Array, beta: Array, noise: Any, centre: Array, precision: Array) -> Array:
+        value = self._log_joint(X, beta, noise, centre, precision)
+        for _ in range(N_NEWTON):
+            eta = (X @ beta).clip(-MAX_PREDICTOR, MAX_PREDICTOR)
+            score = self.family.score(self.y, eta, noise, self.exposure) / self.dispersion
+            gradient = X.T @ score - precision * (beta - centre)
+            step = np.linalg.solve(self._information(X, eta, noise, precision), gradient)
+            gain = float(gradient @ step)
+            # Half steps until the density rises.
+            for _ in range(20):
+                tried = self._log_joint(X, beta + step, noise, centre, precision)
+                if tried >= value - 1e-10 * abs(value):
+                    break
+                step *= 0.5
+            else:
+                return beta
+            beta, value = beta + step, tried
+            if gain < 1e-10:
+                break
+        return beta
+
+    def log_evidence(self, parents: Array, inputs: Array, sizes: Sequence[int], log_prior: Array) -> float:
+        k = parents.shape[1]
+        own = np.concatenate([np.full(size, size / self.spread**2) for size in sizes] or [np.empty(0)])
+        X, centre, precision = self._design(
+            np.hstack([parents, inputs]), np.concatenate([np.full(k, self.spread**-2), own])
+        )
+        beta, noise = self._mode(X, centre, precision)
+        H = self._information(X, (X @ beta).clip(-MAX_PREDICTOR, MAX_PREDICTOR), noise, precision)
+        log_joint = self._log_joint(X, beta, noise, centre, precision)
+        log_joint += 0.5 * float(np.sum(np.log(precision) - LOG_2PI))
+        norms = [0.5 * size * (log(size / self.spread**2) - LOG_2PI) for size in sizes]
+        return _averaged(beta, log_joint, H, 1 + k, sizes, norms, log_prior)
+
+
+@dataclass(frozen=True, eq=False)
+class Robust:
+    """A task with Student-t noise: its tails tell cause from effect, where they are heavy.
+
+    Priors are those of `bmtl.causal.normal`, with ν counting parents and not the inputs that act.
+
+    Attributes
+    ----------
+    z : (n,) array
+        Standardised outcomes.
+    dof : float
+        Degrees of freedom ν.
+    """
+
+    z: Array
+    dof: float
+
+    def log_evidence(self, parents: Array, inputs: Array, sizes: Sequence[int], log_prior: Array) -> float:
+        k, n, nu = parents.shape[1], len(self.z), self.dof
+        X = np.hstack([np.ones((n, 1)), parents, inputs])
+        own = np.concatenate([np.full(size, PRECISION * size) for size in sizes] or [np.empty(0)])
+        precision = np.concatenate([[MEAN_CELLS], np.full(k, PRECISION), own])
+        freedom = FREEDOM + 1 + k
+        beta, variance = self._mode(X, precision, freedom)
+        sigma = float(np.sqrt(variance))
+        u = (self.z - X @ beta) / sigma
+        penalty = float(precision @ beta**2) / variance
+        log_joint = n * (lgamma((nu + 1) / 2) - lgamma(nu / 2) - 0.5 * log(nu * pi) - log(sigma))
+        log_joint -= 0.5 * (nu + 1) * float(np.sum(np.log1p(u**2 / nu)))
+        log_joint += 0.5 * float(np.sum(np.log(precision / variance) - LOG_2PI)) - 0.5 * penalty
+        log_joint += log(2.0) + 0.5 * freedom * log(PRECISION / 2) - lgamma(freedom / 2) - freedom * log(sigma)
+        log_joint -= 0.5 * PRECISION / variance
+        # Parameters: log σ, then coefficients, whose observed information may be indefinite far from the mode only.
+        share = (nu + 1) / (nu + u**2) ** 2
+        H = np.empty((len(beta) + 1, len(beta) + 1))
+        H[1:, 1:] = ((X * (share * (nu - u**2))[:, None]).T @ X + np.diag(precision)) / variance
+        H[0, 1:] = H[1:, 0] = X.T @ (share * 2 * nu * u) / sigma - 2 * precision * beta / variance
+        H[0, 0] = float(np.sum(share * 2 * nu * u**2)) + 2 * (penalty + PRECISION / variance)
+        if np.linalg.eigvalsh(H)[0] <= 0:
+            H = self._expected(X, precision, variance)
+        norms = [0.5 * size * (log(PRECISION * size / variance) - LOG_2PI) for size in sizes]
+        # log σ is no coefficient: nothing shrinks it to zero, so the form is taken around its mode.
+        mode = np.concatenate([[0.0], beta])
+        return _averaged(mode, log_joint, H, 2 + k, sizes, norms, log_prior)
+
+    def _mode(self, X: Array, precision: Array, freedom: int) -> tuple[Array, float]:
+        """Coefficients and σ² at the mode over them and log σ, by expectation and maximisation."""
+        nu, n = self.dof, len(self.z)
+        weight: Array = np.ones(n)
+        beta: Array = np.zeros(X.shape[1])
+        variance = 1.0
+        for _ in range(500):
+            XW = X * weight[:, None]
+            beta[:] = np.linalg.solve(XW.T @ X + np.diag(precision), XW.T @ self.z)
+            residual: Array = self.z - X @ beta
+            before = variance
+            variance = float(weight @ residual**2 + precision @ beta**2 + PRECISION) / (n + len(beta) + freedom)
+            weight = (nu + 1) / (nu + residual**2 / variance)
+            if abs(variance - before) < 1e-9 * variance:
+                break
+        return beta, variance
+
+    def _expected(self, X: Array, precision: Array, variance: float) -> Array:
+        """Expected information in place of an observed one that is not positive."""
+        nu = self.dof
+        H = np.zeros((X.shape[1] + 1, X.shape[1] + 1))
+        H[1:, 1:] = ((nu + 1) / (nu + 3) * X.T @ X + np.diag(precision)) / variance
+        H[0, 0] = 2 * nu / (nu + 3) * len(self.z)
+        return H

@@ -1,0 +1,239 @@
+"""Draws of directed acyclic graphs of many tasks by partition Markov chain Monte Carlo (Kuipers & Moffa, "Partition
+MCMC for inference on acyclic digraphs", Journal of the American Statistical Association, 2017).
+
+The state is the layering of a graph (see `bmtl.causal.exact`), whose weight Π_v [α_v(S) − α_v(S \\ R)] is the sum over
+all graphs that have it, so that no order is counted twice. One step takes a task out and puts it back into any layer
+or between any two, in proportion to the weights of all of these layerings: a Gibbs step, always accepted. Given a
+layering, parents are drawn, and edge probabilities computed, exactly. Parents are taken from a few candidates a task,
+over whose subsets α is tabulated.
+
+Each chain runs at several temperatures at once: at power b < 1 of the evidence the prior weighs more and layerings
+change freely, and neighbouring temperatures exchange their states (Geyer 1991, "Markov chain Monte Carlo maximum
+likelihood"), so that the chain at b = 1 is not held by the mode it fell into.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmtl.causal.subsets import Array, log_weights_of_subsets, pick
+
+Index = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+class Tables:
+    """Weights of the parent sets within the candidates.
+
+    Parameters
+    ----------
+    candidates : list of T lists of int
+    log_evidence, log_prior : lists of T arrays
+        Of each subset of a task's candidates, a bitmask.
+    powers : (B,) array
+        Of the evidence, the first 1.
+    """
+
+    def __init__(
+        self, candidates: list[list[int]], log_evidence: list[Array], log_prior: list[Array], powers: Array
+    ) -> None:
+        self.n_tasks = n = len(candidates)
+        self.width = max(max(len(own) for own in candidates), 1)
+        weights = np.full((len(powers), n, 1 << self.width), -np.inf)
+        # Where there are fewer candidates, the task itself fills up: it is never before itself.
+        self.candidates = np.tile(np.arange(n)[:, None], (1, self.width))
+        for v, (own, evidence, prior) in enumerate(zip(candidates, log_evidence, log_prior, strict=True)):
+            weights[:, v, : len(evidence)] = powers[:, None] * (evidence - evidence[0]) + prior
+            self.candidates[v, : len(own)] = own
+        self.log_w = weights[0]
+        self.log_alpha = log_weights_of_subsets(weights)
+        self.bits = 1 << np.arange(self.width)
+        #: Bit of task v among the candidates of u, 0 if it is none, [v, u].
+        self.bit_of = np.zeros((n, n), dtype=np.int64)
+        for u, own in enumerate(candidates):
+            self.bit_of[own, u] = self.bits[: len(own)]
+
+
+class Chains:
+    """Chains over layerings, all of them and all their temperatures moved in one vectorised step.
+
+    Parameters
+    ----------
+    tables : Tables
+    graphs : (C, T, T) bool array
+        Where each of C chains starts.
+    rng : Generator
+    """
+
+    def __init__(self, tables: Tables, graphs: Flags, rng: np.random.Generator) -> None:
+        self.tables, self.rng = tables, rng
+        self.n_powers = len(tables.log_alpha)
+        #: One row a chain and temperature, the temperatures of a chain side by side.
+        self.layer = np.repeat(np.stack([layers(graph) for graph in graphs]), self.n_powers, axis=0)
+        self._power = np.tile(np.arange(self.n_powers), len(graphs))
+        self._parity = 0
+
+    def sweep(self) -> None:
+        """Every task once, in random order, and an exchange between temperatures."""
+        for v in self.rng.permutation(self.tables.n_tasks):
+            self._move(int(v))
+        self._exchange()
+
+    def _masks(self, layer: Index) -> tuple[Index, Index]:
+        """Candidates before each task's layer, and before the layer before it, (rows, T) bitmasks each."""
+        ahead = layer[:, :, None] - layer[:, self.tables.candidates]
+        return (ahead > 0) @ self.tables.bits, (ahead > 1) @ self.tables.bits
+
+    def _move(self, v: int) -> None:
+        t, n = self.tables, self.tables.n_tasks
+        layer, power = self.layer, self._power[:, None]
+        rows = len(layer)
+        # Without v, layers close up over a layer of its own.
+        alone = np.sum(layer == layer[:, [v]], axis=1) == 1
+        layer = layer - (alone[:, None] & (layer > layer[:, [v]]))
+        layer[:, v] = -1
+        n_layers = np.max(layer, axis=1) + 1
+        layer[:, v] = n
+        S, U = self._masks(layer)
+        bit, tasks = t.bit_of[v], np.arange(n)
+        a_S, a_Sv = t.log_alpha[power, tasks, S], t.log_alpha[power, tasks, S | bit]
+        a_U = np.where(layer == 0, -np.inf, t.log_alpha[power, tasks, U])
+        a_Uv = t.log_alpha[power, tasks, U | bit]
+        # log β of every other task where v comes later or beside it, just before it in a layer with others, just
+        # before it in a layer of its own, and longer before.
+        beta = log_difference(np.stack([a_S, a_Sv, a_Sv, a_Sv]), np.stack([a_U, a_U, a_S, a_Uv]))
+        beta[:, :, v] = 0.0
+        at = (np.arange(4 * rows) * (n + 3)).reshape(4, rows, 1) + np.where(layer == n, n + 2, layer)
+        by_layer = np.bincount(at.ravel(), beta.ravel(), 4 * rows * (n + 3)).reshape(4, rows, n + 3)
+        later = np.cumsum(by_layer[0], axis=1)
+        earlier = np.cumsum(by_layer[3, :, ::-1], axis=1)[:, ::-1]
+        own = self._own(v, layer)
+        joined = later[:, :n] + by_layer[1, :, 1 : n + 1] + earlier[:, 2 : n + 2] + own
+        new = by_layer[2, :, :n] + earlier[:, 1 : n + 1] + own
+        new[:, 1:] += later[:, : n - 1]
+        place = np.arange(n)
+        joined[place >= n_layers[:, None]] = -np.inf
+        new[place > n_layers[:, None]] = -np.inf
+        value = np.concatenate([joined, new], axis=1)
+        chosen = np.argmax(value + self.rng.gumbel(size=value.shape), axis=1)
+        is_new, to = chosen >= n, chosen % n
+        layer = layer + (is_new[:, None] & (layer >= to[:, None]))
+        layer[:, v] = to
+        self.layer = layer
+
+    def _own(self, v: int, layer: Index) -> Array:
+        """log β of task v in each layer, (rows, T)."""
+        t = self.tables
+        before = (layer[:, None, t.candidates[v]] < np.arange(t.n_tasks)[:, None]) @ t.bits
+        alpha = t.log_alpha[self._power[:, None], v, before]
+        shifted = np.concatenate([np.full((len(layer), 1), -np.inf), alpha[:, :-1]], axis=1)
+        return log_difference(alpha, shifted)
+
+    def _exchange(self) -> None:
+        """Exchange the states of every second pair of neighbouring temperatures, by Metropolis."""
+        low = np.arange(len(self.layer)).reshape(-1, self.n_powers)[:, self._parity : -1 : 2].ravel()
+        self._parity = 1 - self._parity
+        if not len(low):
+            return
+        ends = np.concatenate([low, low + 1])
+        S, U = self._masks(self.layer[ends])
+        first, tasks = self.layer[ends] == 0, np.arange(self.tables.n_tasks)
+
+        def log_weight(power: Index) -> Array:
+            table = self.tables.log_alpha
+            below = np.where(first, -np.inf, table[power[:, None], tasks, U])
+            total: Array = log_difference(table[power[:, None], tasks, S], below).sum(axis=1)
+            return total
+
+        power = self._power[ends]
+        gain = log_weight(np.roll(power, len(low))) - log_weight(power)
+        swapped = low[np.log(self.rng.random(len(low))) < gain[: len(low)] + gain[len(low) :]]
+        self.layer[swapped], self.layer[swapped + 1] = self.layer[swapped + 1], self.layer[swapped]
+
+    def _cold(self) -> tuple[Index, Index, Index]:
+        """Layers and masks of the chains at power 1."""
+        layer = self.layer[:: self.n_powers]
+        return layer, *self._masks(layer)
+
+    def edge_probabilities(self) -> Array:
+        """Given the layering of each chain at power 1, (C, T, T)."""
+        t, log_alpha = self.tables, self.tables.log_alpha[0]
+        layer, S, U = self._cold()
+        tasks = np.arange(t.n_tasks)[:, None]
+        top = log_alpha[tasks[:, 0], S][..., None]
+        S, U = S[..., None], U[..., None]
+
+        def share(masks: Index) -> Array:
+            found: Array = np.exp(log_alpha[tasks, masks] - top)
+            return found
+
+        rooted = (layer == 0)[..., None]
+        long = np.where(rooted, 0.0, share(U))
+        with_edge = 1.0 - share(S & ~t.bits) - long + np.where(rooted, 0.0, share(U & ~t.bits))
+        probability = np.where(S & t.bits, with_edge / np.maximum(1.0 - long, 1e-300), 0.0).clip(0.0, 1.0)
+        out = np.zeros((len(S), t.n_tasks, t.n_tasks))
+        chain, child, j = np.nonzero(probability)
+        out[chain, t.candidates[child, j], child] = probability[chain, child, j]
+        return out
+
+    def graphs(self) -> Flags:
+        """A graph drawn given the layering of each chain at power 1, (C, T, T)."""
+        t = self.tables
+        layer, S, U = self._cold()
+        out = np.zeros((len(S), t.n_tasks, t.n_tasks), dtype=bool)
+        subsets = np.arange(1 << t.width)
+        for c in range(len(S)):
+            for v in range(t.n_tasks):
+                allowed = subsets[(subsets & ~S[c, v]) == 0]
+                if layer[c, v]:
+                    allowed = allowed[(allowed & ~U[c, v]) != 0]
+                own = allowed[pick(t.log_w[v, allowed], 1, self.rng)[0]]
+                out[c, t.candidates[v, (own & t.bits) != 0], v] = True
+        return out
+
+
+def log_difference(a: Array, b: Array) -> Array:
+    """log(eᵃ − eᵇ) for a ≥ b; −∞ where they are equal, up to rounding."""
+    finite = np.isfinite(a)
+    gap = np.where(finite, np.minimum(b - np.where(finite, a, 0.0), 0.0), 0.0)
+    with np.errstate(divide="ignore"):
+        return np.where(finite, a, 0.0) + np.log(-np.expm1(gap))
+
+
+def layers(graph: Flags) -> Index:
+    """The layer of each task: 0 of roots, else one more than the latest of its parents'."""
+    layer = np.zeros(len(graph), dtype=np.int64)
+    for _ in range(len(graph)):
+        layer = np.max(np.where(graph, layer[:, None] + 1, 0), axis=0)
+    return layer
+
+
+def start(tables: Tables, precedes: Flags, rng: np.random.Generator) -> Flags:
+    """A graph with parents drawn along a random order that keeps to ``precedes`` (T, T), row before column."""
+    n = tables.n_tasks
+    graph, before = np.zeros((n, n), dtype=bool), np.zeros(n, dtype=bool)
+    subsets = np.arange(1 << tables.width)
+    while not before.all():
+        free = np.flatnonzero(~before & ~np.any(precedes & ~before[:, None], axis=0))
+        v = int(rng.choice(free))
+        S = int(before[tables.candidates[v]] @ tables.bits)
+        allowed = subsets[(subsets & ~S) == 0]
+        own = allowed[pick(tables.log_w[v, allowed], 1, rng)[0]]
+        graph[tables.candidates[v, (own & tables.bits) != 0], v] = True
+        before[v] = True
+    return graph
+
+
+def r_hat(probability: Array) -> float:
+    """Largest split R-hat (Gelman et al., Bayesian Data Analysis, 2013, section 11.4) over edges, from (C, D, T, T).
+
+    Of edges whose conditional probabilities vary by more than .01 (standard deviation) over all draws.
+    """
+    C, D = probability.shape[:2]
+    half = D // 2
+    split = probability[:, : 2 * half].reshape(2 * C, half, -1)
+    within, between = split.var(axis=1, ddof=1).mean(axis=0), split.mean(axis=1).var(axis=0, ddof=1)
+    total = (half - 1) / half * within + between
+    varies = total > 1e-4
+    return float(np.sqrt(np.max(total[varies] / np.maximum(within[varies], 1e-12)))) if varies.any() else 1.0

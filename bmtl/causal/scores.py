@@ -1,0 +1,119 @@
+"""Local scores: the log evidence of one task given its parents, what inputs do to it integrated out.
+
+Each group of inputs acts on a task or does not: the evidence is averaged over all sets γ of groups, uniformly over
+their sizes and then over the sets of a size, with coefficients of those in γ integrated out. The sets of two tasks are
+independent a priori. An input that acts on one task only can so tell cause from effect: turned round, the edge needs an
+effect on the other task too, and is less likely by the price of one more coefficient, which grows with the root of the
+number of rows. Inputs without effect change next to nothing, and none is selected.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+
+from bmtl.causal import laplace, normal
+from bmtl.causal.columns import Columns
+from bmtl.causal.subsets import Array, log_sum
+
+
+class LocalScores:
+    """Local scores of some tasks.
+
+    Parameters
+    ----------
+    columns : Columns
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self.sizes = [block.shape[1] for block in columns.inputs]
+        k = len(self.sizes)
+        used = np.bitwise_count(np.arange(1 << k)).astype(int)
+        #: Log prior of each set of groups.
+        self.log_prior = -np.log([(k + 1) * comb(k, size) for size in used])
+        self._known: dict[tuple[int, tuple[int, ...]], float] = {}
+        self._models: dict[int, laplace.Model] = {}
+
+    def exact(self, child: int) -> bool:
+        """Whether the task's evidence has a closed form."""
+        return self.columns.families[child].gaussian_scale(self.columns.y[:1, child]) is not None
+
+    def table(self, child: int, candidates: list[int], max_parents: int) -> Array:
+        """Log evidence of a task given every subset of the candidates, (2^k,); −∞ for more than ``max_parents``."""
+        size = np.bitwise_count(np.arange(1 << len(candidates))).astype(int)
+        if self.exact(child):
+            return np.where(size <= max_parents, self._closed(child, candidates, []), -np.inf)
+        out = np.full(1 << len(candidates), -np.inf)
+        for mask in np.flatnonzero(size <= max_parents):
+            out[mask] = self.one(child, [c for i, c in enumerate(candidates) if mask >> i & 1])
+        return out
+
+    def one(self, child: int, parents: list[int]) -> float:
+        """Log evidence of a task given its parents."""
+        key = child, tuple(sorted(parents))
+        if key not in self._known:
+            if self.exact(child):
+                value = float(self._closed(child, [], list(key[1]))[0])
+            else:
+                value = self._approximate(child, list(key[1]))
+            self._known[key] = value
+        return self._known[key]
+
+    def gains(self, child: int, given: list[int], others: list[int]) -> dict[int, float]:
+        """Gain in log evidence from each of some other parents beside those given and all inputs, as if Gaussian."""
+        own = self.columns
+        cells = own.own[:, child]
+        X = np.hstack([own.z[:, given], *own.inputs, own.z[:, others]])[cells]
+        parts = [np.full(q, normal.PRECISION * q) for q in self.sizes]
+        precision = np.concatenate(
+            [np.full(len(given), normal.PRECISION), *parts, np.full(len(others), normal.PRECISION)]
+        )
+        A = normal.moments(own.z[cells, child], X, precision)
+        m = len(given) + sum(self.sizes)
+        swept = A[m:, m:] - A[m:, :m] @ np.linalg.solve(A[:m, :m], A[:m, m:])
+        n, log_det = int(cells.sum()), float(np.linalg.slogdet(A[:m, :m])[1])
+        prior = float(np.sum(np.log(precision[:m])))
+        pivot, cross, corner = np.diagonal(swept)[:-1], swept[:-1, -1], swept[-1, -1]
+        q = np.full(len(others) + 1, m + 1)
+        q[-1] = m
+        value = normal.log_density(
+            n, q, np.append(np.full(len(others), prior + np.log(normal.PRECISION)), prior),
+            np.append(log_det + np.log(pivot), log_det), np.append(corner - cross**2 / pivot, corner),
+        )
+        return dict(zip(others, (value[:-1] - value[-1]).tolist(), strict=True))
+
+    def _closed(self, child: int, candidates: list[int], fixed: list[int]) -> Array:
+        own = self.columns
+        cells = own.own[:, child]
+        parents = [*fixed, *candidates]
+        X = np.hstack([own.z[:, parents], *own.inputs])[cells]
+        input_precision = [np.full(q, normal.PRECISION * q) for q in self.sizes]
+        precision = np.concatenate([np.full(len(parents), normal.PRECISION), *input_precision])
+        A = normal.moments(own.z[cells, child], X, precision)
+        log_det, corner = 0.0, A
+        m = len(fixed)
+        if m:
+            log_det = float(np.linalg.slogdet(A[:m, :m])[1])
+            corner = A[m:, m:] - A[m:, :m] @ np.linalg.solve(A[:m, :m], A[:m, m:])
+        blocks = [1] * len(candidates) + self.sizes
+        log_dets, corners = normal.subset_forms(corner, blocks)
+        q, prior = np.zeros(1, dtype=np.int64), np.zeros(1)
+        for size, each in [(1, normal.PRECISION)] * len(candidates) + [(s, normal.PRECISION * s) for s in self.sizes]:
+            q = np.concatenate([q, q + size])
+            prior = np.concatenate([prior, prior + size * np.log(each)])
+        prior = prior + m * np.log(normal.PRECISION)
+        value = normal.log_density(int(cells.sum()), q + m, prior, log_det + log_dets, corners)
+        return log_sum(value.reshape(len(self.log_prior), -1) + self.log_prior[:, None], axis=0)
+
+    def _approximate(self, child: int, parents: list[int]) -> float:
+        own = self.columns
+        cells = own.own[:, child]
+        if child not in self._models:
+            everything = np.hstack([np.delete(own.z, child, axis=1), *own.inputs])[cells]
+            self._models[child] = laplace.model(
+                own.families[child], own.y[cells, child], own.z[cells, child], own.exposure[cells, child], everything
+            )
+        inputs = np.hstack([np.empty((len(own.z), 0)), *own.inputs])[cells]
+        return self._models[child].log_evidence(own.z[cells][:, parents], inputs, self.sizes, self.log_prior)

@@ -183,30 +183,31 @@ class NumPyroSVI:
         params = {"point": z[: self.latent.n_point], "loc": z[self.latent.n_point :]}
         if isinstance(self.settings, MAP):
             return params
-        if self.settings.guide == "full_rank":
-            return params | {"tril": INIT_SCALE * jnp.eye(free)}
         params |= {"log_scale": jnp.full(free, np.log(INIT_SCALE))}
+        if self.settings.guide == "full_rank":
+            params |= {"tril": jnp.zeros((free, free))}
         if self.settings.guide == "flow":
             keys = jax.random.split(jax.random.fold_in(key, 1), FLOWS)
             params |= {"flow": [autoregressive(free)[0](own, (free,))[1] for own in keys]}
         if self.settings.guide == "low_rank":
             rank = min(free, RANK)
-            params |= {"factor": 0.1 * INIT_SCALE * jax.random.normal(jax.random.fold_in(key, 1), (free, rank))}
+            params |= {"factor": 0.1 * jax.random.normal(jax.random.fold_in(key, 1), (free, rank))}
         return params
 
     def posterior(self, params: Mapping[str, Any]) -> Any:
         """The guide's distribution over the coordinates that have one."""
-        if "tril" in params:
-            tril = params["tril"]
-            diagonal = jnp.abs(jnp.diag(tril)) + 1e-6
-            return dist.MultivariateNormal(params["loc"], scale_tril=jnp.tril(tril, -1) + jnp.diag(diagonal))
-        if "factor" in params:
-            return dist.LowRankMultivariateNormal(params["loc"], params["factor"], jnp.exp(2 * params["log_scale"]))
         if "flow" in params:
             return flow(params)
-        if "log_scale" in params:
-            return dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
-        return dist.Delta(params["loc"], event_dim=1)
+        if "log_scale" not in params:
+            return dist.Delta(params["loc"], event_dim=1)
+        # All in units of each coordinate's own scale: steps that are small for one are then not large for another.
+        scale = jnp.exp(params["log_scale"])
+        if "tril" in params:
+            unit = jnp.eye(len(scale)) + jnp.tril(params["tril"], -1)
+            return dist.MultivariateNormal(params["loc"], scale_tril=scale[:, None] * unit)
+        if "factor" in params:
+            return dist.LowRankMultivariateNormal(params["loc"], scale[:, None] * params["factor"], scale**2)
+        return dist.Normal(params["loc"], scale).to_event(1)
 
     def negative_elbo(self, params: Mapping[str, Any], key: Any, arrays: Mapping[str, Any], scale: Any = 1.0) -> Any:
         """One-draw estimate of −ELBO, with the entropy of a Gaussian guide in closed form."""

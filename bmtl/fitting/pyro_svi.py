@@ -102,28 +102,29 @@ class PyroSVI:
         loc = params["loc"]
         if isinstance(self.settings, MAP):
             return params
-        if self.settings.guide == "full_rank":
-            return params | {"tril": INIT_SCALE * torch.eye(len(loc), device=self.device)}
         params["log_scale"] = torch.full_like(loc, float(np.log(INIT_SCALE)))
+        if self.settings.guide == "full_rank":
+            params["tril"] = torch.zeros(len(loc), len(loc), device=self.device)
         if self.settings.guide == "low_rank":
             rank = min(len(loc), RANK)
-            params["factor"] = 0.1 * INIT_SCALE * torch.randn(len(loc), rank, device=self.device)
+            params["factor"] = 0.1 * torch.randn(len(loc), rank, device=self.device)
         return params
 
     def posterior(self) -> Any:
         """The guide's distribution over the coordinates that have one."""
         params = self.params
-        if "tril" in params:
-            diagonal = torch.diag(params["tril"]).abs() + 1e-6
-            tril = torch.tril(params["tril"], -1) + torch.diag(diagonal)
-            return dist.MultivariateNormal(params["loc"], scale_tril=tril)
-        if "factor" in params:
-            return dist.LowRankMultivariateNormal(params["loc"], params["factor"], torch.exp(2 * params["log_scale"]))
         if self.flows:
             return self._flow()
-        if "log_scale" in params:
-            return dist.Normal(params["loc"], torch.exp(params["log_scale"])).to_event(1)
-        return dist.Delta(params["loc"], event_dim=1)
+        if "log_scale" not in params:
+            return dist.Delta(params["loc"], event_dim=1)
+        # All in units of each coordinate's own scale: steps that are small for one are then not large for another.
+        scale = torch.exp(params["log_scale"])
+        if "tril" in params:
+            unit = torch.eye(len(scale), device=self.device) + torch.tril(params["tril"], -1)
+            return dist.MultivariateNormal(params["loc"], scale_tril=scale[:, None] * unit)
+        if "factor" in params:
+            return dist.LowRankMultivariateNormal(params["loc"], scale[:, None] * params["factor"], scale**2)
+        return dist.Normal(params["loc"], scale).to_event(1)
 
     def _flow(self) -> Any:
         """``z = loc + scale · flows(ε)``; the same as `bmtl.fitting.numpyro_flow.flow`."""

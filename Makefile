@@ -32,6 +32,9 @@ bench: $(INSTALLED)
 calibration: $(INSTALLED)
 	$(BIN)/python -m benchmarks.calibration --out benchmarks/results/calibration.json
 
+# Thousands of fits of a few shapes: XLA compiles each once for all processes.
+verdicts: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/jax
+verdicts: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 verdicts: $(INSTALLED)
 	$(BIN)/python -m benchmarks.verdicts --out benchmarks/results/verdicts.json
 

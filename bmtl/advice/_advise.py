@@ -17,7 +17,7 @@ from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, kind_of, labels_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
-from bmtl.advice.decide import alone, apart, balance, better_than, harmed_by, less_sharing, sharing, total
+from bmtl.advice.decide import apart, balance, harmed_by, instead, less_sharing, sharing, total
 from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
@@ -134,11 +134,7 @@ def advise(
         )
         best = apart(best, harmed)
         recommended, *tried = trials.run([best, *base.values()])
-    if better := better_than(recommended, tried, protect):
-        if strangers := [own for own in alone(best) if own not in alone(better.arrangement)]:
-            # A task unrelated to all others stays out of what they share, unless they predict better with it.
-            without = trials.run([apart(better.arrangement, strangers)])[0]
-            better = better_than(without, [tried[0], better], protect) or without
+    if better := instead(recommended, tried, protect, lambda own: trials.run([own])[0]):
         chosen = balance(better, recommended)
         warnings.append(
             f"{better.arrangement} predicted left-out cells better than {best}, which the pairs suggest, by "

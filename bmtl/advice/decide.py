@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.special import log_ndtr, logsumexp
@@ -70,6 +70,24 @@ def better_than(recommended: Trial, tried: Sequence[Trial], protect: Sequence[st
         if gain > max(BETTER * se, small) and not harmed_by(trial, tried[0], protect):
             found.append((gain, trial))
     return max(found, key=lambda own: own[0])[1] if found else None
+
+
+def instead(
+    recommended: Trial, tried: Sequence[Trial], protect: Sequence[str], run: Callable[[Arrangement], Trial]
+) -> Trial | None:
+    """What to recommend instead of the pairs' own arrangement, if anything.
+
+    That is `better_than`. A task that is alone, since it is related to no other, stays out of what others share then,
+    unless they predict better with it beyond noise: `run` tries them without.
+    """
+    better = better_than(recommended, tried, protect)
+    if better is None:
+        return None
+    strangers = [own for own in alone(recommended.arrangement) if own not in alone(better.arrangement)]
+    if not strangers:
+        return better
+    without = run(apart(better.arrangement, strangers))
+    return better_than(without, [tried[0], better], protect) or without
 
 
 def balance(trial: Trial, other: Trial) -> tuple[float, float, float]:

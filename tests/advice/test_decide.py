@@ -103,6 +103,47 @@ def test_no_switch_that_harms_a_protected_task_at_all() -> None:
     assert decide.better_than(NOTHING, [NOTHING, other], ("b",)) is None
 
 
+def test_a_harm_of_next_to_nothing_beside_a_great_gain_is_none() -> None:
+    """Task b loses 8 nats over 50 cells, task a gains 20 over five, or over fifty."""
+    few, many = trial(SHARED, [20.0, -8.0, 0.0]), trial(SHARED, [20.0, -8.0, 0.0])
+    few = dataclasses.replace(few, rows=[np.arange(5), *few.rows[1:]], pointwise=[np.full(5, 4.0), *few.pointwise[1:]])
+    alone = dataclasses.replace(NOTHING, rows=few.rows, pointwise=[np.zeros(5), *NOTHING.pointwise[1:]])
+    assert decide.harmed_by(few, alone, ()) == []
+    assert decide.harmed_by(few, alone, ("b",)) == ["b"]
+    assert decide.harmed_by(many, NOTHING, ()) == ["b"]
+    # On another trunk than the one that gains it is harm.
+    other = Arrangement(((("a",),), (("b",), ("c",))))
+    assert decide.harmed_by(dataclasses.replace(few, arrangement=other), alone, ()) == ["b"]
+
+
+def test_tasks_count_by_the_observation() -> None:
+    found, se, small = decide.balance(trial(SHARED, [5.0, 10.0, 0.0], spread=0.2), NOTHING)
+    assert found == pytest.approx(15.0 / ROWS / 3)
+    assert se == pytest.approx(0.6 * np.sqrt(ROWS) / ROWS / 3)
+    assert small == pytest.approx(decide.SMALL * np.sqrt(3) / ROWS / 3)
+
+
+@pytest.mark.parametrize(("with_c", "kept"), [(30.0, True), (0.1, False)])
+def test_a_task_alone_stays_out_unless_others_gain_by_it(with_c, kept) -> None:
+    """The pairs join a and b in one head; one trunk for all predicts better, for c or whatever it has on it."""
+    joined = trial(Arrangement(((("a", "b"),), (("c",),))), [0.0] * 3)
+    shared = trial(SHARED, [20.0, 20.0, with_c])
+    without = trial(Arrangement(((("a",), ("b",)), (("c",),))), [20.0, 20.0, 0.0])
+    asked = []
+
+    def run(arrangement: Arrangement) -> Trial:
+        asked.append(arrangement)
+        return without
+
+    found = decide.instead(joined, [NOTHING, shared], (), run)
+    assert [str(own) for own in asked] == ["{a, b} | {c}"]
+    assert found is (shared if kept else without)
+
+
+def test_nothing_better_nothing_tried() -> None:
+    assert decide.instead(NOTHING, [NOTHING, trial(SHARED, [0.0] * 3)], (), lambda _: pytest.fail("tried")) is None
+
+
 def test_importance_weights_the_comparison() -> None:
     """What a gains b loses in part, too little to be harmed; next to nobody minds b."""
     gains, importance = [7.0, -3.9, 0.0], {"a": 1.0, "b": 0.01, "c": 1.0}

@@ -248,13 +248,14 @@ class Effects:
     def _value(self, name: str, value: Any) -> float:
         """A value that a task is set to, as it is modelled."""
         family: Family = self.tasks.families[self.tasks.index(name)]
+        refused = f"task {name!r} ({family.name}) cannot be set to {value!r}"
         if family.labels:
             if str(value) not in family.labels:
-                raise TaskError(f"task {name!r} cannot be set to {value!r}; its labels are {quoted(family.labels)}")
+                raise TaskError(f"{refused}; its labels are {quoted(family.labels)}")
             return float(family.labels.index(str(value)))
         number = isinstance(value, (int, float, np.integer, np.floating, np.bool_))
         if not number or not family.valid(np.array([float(value)])).all():
-            raise TaskError(f"task {name!r} ({family.name}) cannot be set to {value!r}: it takes {family.support}")
+            raise TaskError(f"{refused}: it takes {family.support}")
         return float(value)
 
     def _expose(

@@ -68,7 +68,9 @@ def check(name: str, frame: pd.DataFrame, inputs: list[str]) -> dict[str, Any]:
     for title, table in tables.items():
         print(f"\n{title}\n{table.to_string(index=False)}")
     print(f"\n{found.advice(*TASKS)}", flush=True)
-    return {"model": name, "processor seconds": seconds, **{key: own.to_dict("records") for key, own in tables.items()}}
+    # NaN, of an edge that no graph drawn has, is no JSON.
+    records = {key: own.astype(object).where(own.notna(), None).to_dict("records") for key, own in tables.items()}
+    return {"model": name, "processor seconds": seconds, **records}
 
 
 def main() -> None:

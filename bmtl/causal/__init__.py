@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bmtl.causal.consequences import Effects, effects
 from bmtl.causal.edge_prior import EdgePrior
-from bmtl.causal.effects import Effects, effects
 from bmtl.causal.intervene import Intervention
 from bmtl.causal.posterior import DagPosterior, dag_posterior
 

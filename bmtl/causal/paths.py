@@ -82,7 +82,7 @@ def relations(draws: Draws, a: int, b: int) -> pd.DataFrame:
         ])
         via[2:6] += share * parts
         present = [
-            graph[a, b], graph[b, a], *parts.any(axis=1), leads[a, b], leads[b, a],
+            graph[a, b], graph[b, a], *parts.any(axis=1).tolist(), leads[a, b], leads[b, a],
             not (leads[a, b] or leads[b, a] or parts[2].any()),
         ]
         p += share * np.array(present, dtype=float)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import bmtl
-from benchmarks.causal.problems import random_graph
+from benchmarks.causal.problems import all_graphs, random_graph, with_slopes
 from bmtl.causal import dag_posterior, effects, laplace, normal
 from bmtl.causal.columns import columns
 from bmtl.causal.partition import layers
@@ -149,6 +149,24 @@ def test_intervals_cover(last):
                 inside.append(own.slope_low <= truth <= own.slope_high)
     assert len(inside) > 50
     assert 0.80 <= np.mean(inside) <= 0.96
+
+
+@pytest.mark.slow
+def test_total_effects_are_calibrated_over_graphs():
+    # Graph, slopes and data from the prior: the true effect is one more draw, ties at zero broken at random.
+    graphs, prior, ranks = all_graphs(3), bmtl.EdgePrior(), []
+    chance = np.exp(prior.log_edge(3) * graphs.sum(axis=(1, 2)))
+    for seed in range(250):
+        rng = np.random.default_rng(seed)
+        tasks, B = with_slopes(graphs[rng.choice(len(graphs), p=chance / chance.sum())], 100, rng)
+        draws = effects(tasks, dag_posterior(tasks), graphs=300, draws=1).draws
+        truth = np.linalg.inv(np.eye(3) - B)
+        for cause in range(3):
+            moved = draws.moved(np.zeros((300, 3)), cause)[1]
+            for effect in {0, 1, 2} - {cause}:
+                apart = moved[:, effect] - truth[cause, effect]
+                ranks.append(np.mean(apart < -1e-12) + rng.random() * np.mean(np.abs(apart) <= 1e-12))
+    assert stats.kstest(ranks, "uniform").pvalue > 0.01
 
 
 def test_interventions_are_the_algebra_of_paths():

@@ -165,6 +165,8 @@ def test_what_is_refused():
             call("a", "a")
     with pytest.raises(TaskError, match="no task 'z'"):
         found.do({"z": 1.0})
+    with pytest.raises(TaskError, match="values must map names of tasks to what they are set to, got 'a'"):
+        found.do("a")
     with pytest.raises(TaskError, match=r"'d' \(poisson\) cannot be set to -1.0: it takes whole numbers ≥ 0"):
         found.do({"d": -1.0})
     with pytest.raises(TaskError, match=r"'a' \(gaussian\) cannot be set to nan"):

@@ -90,6 +90,8 @@ class Effects:
             If a name is unknown, a value is outside its family's support, inputs do not fit, or a binomial task has
             no number of trials.
         """
+        if not isinstance(values, Mapping):
+            raise TaskError(f"values must map names of tasks to what they are set to, got {values!r}")
         own, rng = self.draws.columns, np.random.default_rng(seed)
         fixed = {self.tasks.index(name): self._value(name, value) for name, value in values.items()}
         if X is None:
@@ -220,7 +222,7 @@ class Effects:
         row = table[table["task_a"].isin([a, b]) & table["task_b"].isin([a, b])].iloc[0]
         mechanisms = self._mechanisms
         own = mechanisms[mechanisms["task_a"].isin([a, b]) & mechanisms["task_b"].isin([a, b])]
-        if own["task_a"].iloc[0] != a:
+        if not own["task_a"].isin([a]).all():
             own = own.rename(columns={"effect_a": "effect_b", "effect_b": "effect_a"})
         unexplained = float(self.split(a, b).set_index("part")["correlation"]["unexplained"])
         return words.of_pair(a, b, self.relations(a, b), float(row["p_unidentified"]), own, unexplained)

@@ -81,11 +81,8 @@ def relations(draws: Draws, a: int, b: int) -> pd.DataFrame:
             leads[a] & leads[:, b], leads[b] & leads[:, a], past_b[:, a] & past_a[:, b], past_b[a] & past_a[b],
         ])
         via[2:6] += share * parts
-        present = [
-            graph[a, b], graph[b, a], *parts.any(axis=1).tolist(), leads[a, b], leads[b, a],
-            not (leads[a, b] or leads[b, a] or parts[2].any()),
-        ]
-        p += share * np.array(present, dtype=float)
+        apart = not (leads[a, b] or leads[b, a] or parts[2].any())
+        p += share * np.array([graph[a, b], graph[b, a], *np.max(parts, axis=1), leads[a, b], leads[b, a], apart])
     told = [", ".join(names[t] for t in np.argsort(-own, kind="stable") if own[t] >= LIKELY) for own in via]
     return pd.DataFrame({
         "relation": [kind for kind, _ in kinds], "form": [form for _, form in kinds], "p": p, "via": told,

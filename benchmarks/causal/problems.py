@@ -83,17 +83,25 @@ def from_prior(graph: Flags, n_rows: int, rng: np.random.Generator, n_inputs: in
 
     Inputs have a variance from it too: what is drawn is in no units that matter once it is standardised.
     """
+    return with_slopes(graph, n_rows, rng, n_inputs)[0]
+
+
+def with_slopes(
+    graph: Flags, n_rows: int, rng: np.random.Generator, n_inputs: int = 2
+) -> tuple[bmtl.Tasks, Array]:
+    """As `from_prior`, and the slopes (T, T), row → column."""
     n = len(graph)
 
     def sigma(columns: int) -> float:
         return float(np.sqrt(0.5 * PRECISION / rng.gamma((FREEDOM + columns + 1) / 2)))
 
     X = rng.normal(size=(n_rows, n_inputs)) * [sigma(0) for _ in range(n_inputs)]
-    Y = np.zeros((n_rows, n))
+    Y, B = np.zeros((n_rows, n)), np.zeros((n, n))
     for v in np.argsort(layers(graph), kind="stable"):
         acting = rng.permutation(n_inputs)[: rng.integers(n_inputs + 1)]
         columns = np.hstack([Y[:, graph[:, v]], X[:, acting]])
         noise = sigma(columns.shape[1])
         slopes = rng.normal(size=columns.shape[1]) * noise / np.sqrt(PRECISION)
+        B[graph[:, v], v] = slopes[: graph[:, v].sum()]
         Y[:, v] = columns @ slopes + noise * (rng.normal() + rng.normal(size=n_rows))
-    return bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * n)
+    return bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * n), B

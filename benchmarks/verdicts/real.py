@@ -49,7 +49,11 @@ def meats() -> tuple[pd.DataFrame, dict[str, str], list[str]]:
 
 def bikes() -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     """Frame, outputs with their families, and inputs."""
-    frame = pd.read_csv(BIKES).sample(ROWS, random_state=0, ignore_index=True)
+    return cyclic(pd.read_csv(BIKES).sample(ROWS, random_state=0, ignore_index=True))
+
+
+def cyclic(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
+    """Hours of bike riders with two harmonics of the hour, outputs with their families, and inputs."""
     hour = 2.0 * np.pi * frame["hr"] / 24.0
     for k in (1, 2):
         frame = frame.assign(**{f"sin {k}": np.sin(k * hour), f"cos {k}": np.cos(k * hour)})

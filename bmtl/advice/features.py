@@ -164,14 +164,17 @@ class Dictionary:
         """Eigen-features of input j's kernel at that level on all rows, (n_rows, k), and eigenvalues (k,)."""
         key = (j, level)
         if key not in self._factors:
-            x = self.Z[:, j]
-            u = np.quantile(x, (np.arange(N_QUANTILES) + 0.5) / N_QUANTILES)
-            ell = LENGTHSCALES[level - 1]
-            values, vectors = np.linalg.eigh(np.exp(-0.5 * ((u[:, None] - u) / ell) ** 2))
-            keep = np.flatnonzero(values > 1e-4 * N_QUANTILES)[::-1][:N_FACTORS]
-            phi = np.exp(-0.5 * ((x[:, None] - u) / ell) ** 2) @ (vectors[:, keep] / np.sqrt(values[keep]))
-            self._factors[key] = phi, values[keep] / N_QUANTILES
+            self._factors[key] = self.factor_at(j, level, self.Z[:, j])
         return self._factors[key]
+
+    def factor_at(self, j: int, level: int, x: Array) -> tuple[Array, Array]:
+        """As `factor`, at other values x (n,) of the standardised input."""
+        u = np.quantile(self.Z[:, j], (np.arange(N_QUANTILES) + 0.5) / N_QUANTILES)
+        ell = LENGTHSCALES[level - 1]
+        values, vectors = np.linalg.eigh(np.exp(-0.5 * ((u[:, None] - u) / ell) ** 2))
+        keep = np.flatnonzero(values > 1e-4 * N_QUANTILES)[::-1][:N_FACTORS]
+        phi = np.exp(-0.5 * ((x[:, None] - u) / ell) ** 2) @ (vectors[:, keep] / np.sqrt(values[keep]))
+        return phi, values[keep] / N_QUANTILES
 
     def _raw(self, theta: Theta, rows: NDArray[np.intp]) -> Array:
         """Features before centring and scaling, on some rows."""

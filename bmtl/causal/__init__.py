@@ -1,8 +1,10 @@
-"""Causes between tasks: which task acts on which, as far as the data can tell."""
+"""Causes between tasks: which task acts on which, as far as the data can tell, and what follows."""
 
 from __future__ import annotations
 
+from bmtl.causal.consequences import Effects, effects
 from bmtl.causal.edge_prior import EdgePrior
+from bmtl.causal.intervene import Intervention
 from bmtl.causal.posterior import DagPosterior, dag_posterior
 
-__all__ = ["DagPosterior", "EdgePrior", "dag_posterior"]
+__all__ = ["DagPosterior", "EdgePrior", "Effects", "Intervention", "dag_posterior", "effects"]

@@ -1,31 +1,24 @@
-"""What local scores see of tasks: the rows on which all are observed, standardised columns, and groups of inputs."""
+"""What local scores see of tasks: the rows on which all are observed, and standardised columns."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bmtl import _inputs, _outcomes
 from bmtl._frames import listing, quoted
-from bmtl.advice.features import Dictionary
-from bmtl.causal.normal import PRECISION, log_evidence
+from bmtl.causal.inputs import Group, grouped
 from bmtl.causal.subsets import Array
 from bmtl.errors import TaskError, TaskWarning
-from bmtl.families import Family
+from bmtl.families import Family, StudentT
 from bmtl.tasks import Tasks
 
 #: A task is an exact combination of others if this share of its variance, or less, is not theirs.
 COLLINEAR = 1e-10
-#: Fewer distinct values of an input than this have no curve to speak of.
-FEWEST_VALUES = 5
-N_CURVED = 3
-CURVED_LEVEL = 2
-#: Gain in log evidence of some task for which an input's curve is worth three more columns.
-CURVE_PAYS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +35,16 @@ class Columns:
         Standardised outcomes, as they enter their effects: logs of a lognormal task, else as they are observed.
     y, exposure : (n, T) arrays
         Outcomes and exposures in the user's units.
+    centre, scale : (T,) arrays
+        Of outcomes as they enter their effects: z = (value − centre) / scale.
     own : (n, T) bool array
         Cells that are to be explained: those that nobody set from outside.
     inputs : tuple of (n, q) arrays
         Groups of columns of about unit variance: what one input can do to a task, all of it or nothing.
     input_names : tuple of str
         Names of the groups.
+    groups : tuple of Group
+        What the columns of each group are at other inputs.
     """
 
     names: tuple[str, ...]
@@ -56,13 +53,27 @@ class Columns:
     z: Array
     y: Array
     exposure: Array
+    centre: Array
+    scale: Array
     own: NDArray[np.bool_]
     inputs: tuple[Array, ...]
     input_names: tuple[str, ...]
+    groups: tuple[Group, ...]
 
     @property
     def n_tasks(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def unit(self) -> Array:
+        """The unit of each task's linear predictor, (T,): its scale where that is one of location, else 1."""
+        located = [is_located(family, y) for family, y in zip(self.families, self.y.T, strict=True)]
+        return np.where(located, self.scale, 1.0)
+
+    @cached_property
+    def design(self) -> Array:
+        """All columns of inputs, (n, P)."""
+        return np.hstack([np.empty((len(self.rows), 0)), *self.inputs])
 
 
 def columns(tasks: Tasks, most_groups: int) -> Columns:
@@ -102,7 +113,8 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
     at = [np.searchsorted(own, rows) for own in tasks.rows]
     y = np.column_stack([own[i] for own, i in zip(tasks.y, at, strict=True)])
     of = zip(tasks.families, y.T, tasks.names, strict=True)
-    z = np.column_stack([_standardised(family, own, name) for family, own, name in of])
+    values, centre, scale = zip(*(_located(family, own, name) for family, own, name in of), strict=True)
+    z = (np.column_stack(values) - centre) / scale
     _reject_collinear(z, tasks.names)
     own = np.ones(y.shape, dtype=bool)
     for t, marks in enumerate(tasks.intervened):
@@ -110,21 +122,33 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
     few = [name for name, n in zip(tasks.names, own.sum(axis=0), strict=True) if n < _inputs.MIN_CELLS]
     if few:
         raise TaskError(f"on the rows that have all tasks, next to all cells are intervened of {quoted(few)}")
-    groups, names = _grouped(tasks, rows, z, own, most_groups)
+    groups, blocks = grouped(tasks, rows, z, own, most_groups)
+    exposure = np.column_stack([e[i] for e, i in zip(tasks.exposure, at, strict=True)])
     return Columns(
-        tasks.names, tasks.families, rows, z, y,
-        np.column_stack([e[i] for e, i in zip(tasks.exposure, at, strict=True)]), own, groups, names,
+        tasks.names, tasks.families, rows, z, y, exposure, np.array(centre), np.array(scale), own, blocks,
+        tuple(group.name for group in groups), groups,
     )
 
 
-def _standardised(family: Family, y: Array, name: str) -> Array:
+def is_located(family: Family, y: Array) -> bool:
+    """Whether outcomes, or their logarithms, are the linear predictor plus noise."""
+    return family.gaussian_scale(y) is not None or isinstance(family, StudentT)
+
+
+def entering(family: Family, y: Array) -> Array:
+    """Outcomes as they enter their effects: logs of a lognormal task, else as they are observed."""
     located = family.gaussian_scale(y)
-    values = y if located is None else located
+    return y if located is None else located
+
+
+def _located(family: Family, y: Array, name: str) -> tuple[Array, float, float]:
+    """Outcomes as they enter their effects, and their centre and scale."""
+    values = entering(family, y)
     if _inputs.is_constant(values):
         raise TaskError(f"task {name!r} is constant on the {len(y)} rows that have all tasks")
     mean, sd = _inputs.mean_and_sd(values)
     centre, scale = _outcomes.outcome_scale(family, y) if family.name == "student_t" else (float(mean), float(sd))
-    return (values - centre) / scale
+    return values, centre, scale
 
 
 def _reject_collinear(z: Array, names: tuple[str, ...]) -> None:
@@ -154,59 +178,3 @@ def _sparsest(null: Array) -> Array:
     sizes = np.sum(np.abs(rest) > 1e-4 * np.abs(rest).max(axis=1, keepdims=True), axis=1)
     found: Array = rest[np.argmin(sizes)]
     return found
-
-
-def _grouped(
-    tasks: Tasks, rows: NDArray[np.int64], z: Array, own: NDArray[np.bool_], most: int
-) -> tuple[tuple[Array, ...], tuple[str, ...]]:
-    """Groups of columns, one an input column of the user's (with all its levels, and its curve where that pays)."""
-    found: dict[str, Array] = {}
-    dictionary = Dictionary(tasks.Z[rows])
-    linear = tasks.Z[rows] - tasks.Z[rows].mean(axis=0)
-    for column in tasks.encoder.columns:
-        kept = [j for j, name in enumerate(tasks.inputs) if name in column.encoded]
-        if kept:
-            found[column.name] = linear[:, kept]
-
-    def gain(block: Array, beside: list[Array]) -> float:
-        """The most that a block adds to the log evidence of a task."""
-        return max(_gain(z[cells, t], [x[cells] for x in beside], block[cells]) for t, cells in enumerate(own.T))
-
-    curved = {}
-    for name, block in found.items():
-        if block.shape[1] == 1 and len(np.unique(block)) >= FEWEST_VALUES:
-            curve = _curve(dictionary, tasks.inputs.index(name))
-            if gain(curve, list(found.values())) > CURVE_PAYS:
-                curved[name] = np.hstack([block, curve])
-    found |= curved
-    if len(found) <= most:
-        return tuple(found.values()), tuple(found)
-    use = {}
-    for name, block in found.items():
-        others = [x for other, x in found.items() if other != name]
-        use[name] = max(gain(block, []), gain(block, others))
-    first = sorted(found, key=lambda name: -use[name])[: most - 1]
-    last = [name for name in found if name not in first]
-    joined = np.hstack([found[name] for name in last])
-    return (*(found[name] for name in first), joined), (*first, " + ".join(last))
-
-
-def _curve(dictionary: Dictionary, j: int) -> Array:
-    """The leading smooth functions of one input that are not linear in it, (n, ≤ 3), of unit variance."""
-    phi, values = dictionary.factor(j, CURVED_LEVEL)
-    x = np.column_stack([np.ones(len(phi)), dictionary.Z[:, j]])
-    curved = phi * np.sqrt(values)
-    curved = curved - x @ np.linalg.lstsq(x, curved, rcond=None)[0]
-    left, size, _ = np.linalg.svd(curved, full_matrices=False)
-    kept = left[:, : int(np.sum(size[:N_CURVED] > 1e-6 * size[0]))]
-    return kept * np.sqrt(len(phi))
-
-
-def _gain(z: Array, given: list[Array], block: Array) -> float:
-    """Gain in the log evidence of one task from a block of columns beside others that are given."""
-
-    def evidence(blocks: list[Array]) -> float:
-        X = np.hstack([np.empty((len(z), 0)), *blocks])
-        return log_evidence(z, X, np.array([PRECISION * x.shape[1] for x in blocks for _ in range(x.shape[1])]))
-
-    return evidence([*given, block]) - evidence(given)

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lgamma, log, pi
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bmtl.causal.normal import FREEDOM, MEAN_CELLS, PRECISION, subset_forms
 from bmtl.causal.subsets import Array, log_sum
@@ -27,22 +28,6 @@ N_NEWTON = 40
 N_NOISE = 6
 MIN_WEIGHT = 1e-8
 MAX_PREDICTOR = 25.0
-
-
-class Model(Protocol):
-    """A task whose evidence given some columns is approximated."""
-
-    def log_evidence(self, parents: Array, inputs: Array, sizes: Sequence[int], log_prior: Array) -> float:
-        """Log evidence given parents (n, k), averaged over which groups of inputs (n, q) act.
-
-        Parameters
-        ----------
-        sizes : sequence of g ints
-            Columns of each group.
-        log_prior : (2^g,) array
-            Of each set of groups.
-        """
-        ...
 
 
 def model(family: Family, y: Array, z: Array, exposure: Array, everything: Array) -> Model:
@@ -60,37 +45,89 @@ def model(family: Family, y: Array, z: Array, exposure: Array, everything: Array
     return Generalised.of(family, y, exposure, everything)
 
 
-def _averaged(
-    mode: Array, log_joint: float, H: Array, n_base: int, sizes: Sequence[int], log_norms: Sequence[float],
-    log_prior: Array,
-) -> float:
-    """Log evidence averaged over sets of blocks of coefficients, from the log joint density around its mode.
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A log joint density as a quadratic form around its mode, with blocks of coefficients that may be left out.
 
-    Parameters
+    Attributes
     ----------
     mode : (p,) array
-        Of the parameters, those always there first.
+        Of the parameters: the logarithm of the noise relative to its mode (0) if that is one, then coefficients, those
+        that are always there first.
+    log_joint : float
+        At the mode.
     H : (p, p) array
-        Negative Hessian of the log joint density.
+        Negative Hessian there.
+    n_base : int
+        Parameters that are always there.
+    sizes : sequence of g ints
+        Of the blocks.
     log_norms : sequence of g floats
         Log prior density of each block at zero, which a block that is left out does not pay.
+    noise : float or array
+        At the mode.
+    free_noise : bool
+        Whether the first parameter is that of the noise.
     """
-    border = H @ mode
-    A = np.block([[H, border[:, None]], [border[None, :], np.array([[mode @ border]])]])
-    base, rest = A[:n_base, :n_base], A[n_base:, n_base:] - A[n_base:, :n_base] @ np.linalg.solve(
-        A[:n_base, :n_base], A[:n_base, n_base:]
-    )
-    log_det, corner = subset_forms(rest, sizes)
-    log_det = log_det + np.linalg.slogdet(base)[1]
-    q, paid = np.full(1, n_base), np.full(1, -sum(log_norms))
-    for size, log_norm in zip(sizes, log_norms, strict=True):
-        q, paid = np.concatenate([q, q + size]), np.concatenate([paid, paid + log_norm])
-    value = log_joint - 0.5 * corner - 0.5 * log_det + 0.5 * q * LOG_2PI + paid
-    return float(log_sum(value + log_prior))
+
+    mode: Array
+    log_joint: float
+    H: Array
+    n_base: int
+    sizes: Sequence[int]
+    log_norms: Sequence[float]
+    noise: float | Array
+    free_noise: bool = False
+
+    def log_evidences(self) -> Array:
+        """Log evidence of every set of blocks, (2^g,)."""
+        border = self.H @ self.mode
+        A = np.block([[self.H, border[:, None]], [border[None, :], np.array([[self.mode @ border]])]])
+        n = self.n_base
+        base, rest = A[:n, :n], A[n:, n:] - A[n:, :n] @ np.linalg.solve(A[:n, :n], A[:n, n:])
+        log_det, corner = subset_forms(rest, self.sizes)
+        log_det = log_det + np.linalg.slogdet(base)[1]
+        q, paid = np.full(1, n), np.full(1, -sum(self.log_norms))
+        for size, log_norm in zip(self.sizes, self.log_norms, strict=True):
+            q, paid = np.concatenate([q, q + size]), np.concatenate([paid, paid + log_norm])
+        value: Array = self.log_joint - 0.5 * corner - 0.5 * log_det + 0.5 * q * LOG_2PI + paid
+        return value
+
+    def draw(self, used: NDArray[np.int64], m: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Intercepts (m,), slopes (m, k + len(used)) of parents and of some columns of inputs, and noises (m, …)."""
+        kept = np.concatenate([np.arange(self.n_base), self.n_base + used])
+        factor = np.linalg.cholesky(self.H[np.ix_(kept, kept)])
+        # Given zeros for the others, the mode of the rest is where the form's derivative vanishes.
+        centre = np.linalg.solve(factor.T, np.linalg.solve(factor, (self.H @ self.mode)[kept]))
+        drawn = centre + np.linalg.solve(factor.T, rng.normal(size=(len(kept), m))).T
+        noise = np.broadcast_to(self.noise, (m, *np.shape(self.noise)))
+        if self.free_noise:
+            noise, drawn = noise * np.exp(drawn[:, 0]), drawn[:, 1:]
+        return drawn[:, 0], drawn[:, 1:], noise
+
+
+class Model:
+    """A task whose posterior given some columns is approximated."""
+
+    def form(self, parents: Array, inputs: Array, sizes: Sequence[int]) -> Form:
+        """Its log joint density given parents (n, k) and groups of inputs (n, q) of these sizes."""
+        raise TypeError(f"{type(self).__name__} does not define its form")
+
+    def log_evidence(self, parents: Array, inputs: Array, sizes: Sequence[int], log_prior: Array) -> float:
+        """Log evidence given parents (n, k), averaged over which groups of inputs (n, q) act.
+
+        Parameters
+        ----------
+        sizes : sequence of g ints
+            Columns of each group.
+        log_prior : (2^g,) array
+            Of each set of groups.
+        """
+        return float(log_sum(self.form(parents, inputs, sizes).log_evidences() + log_prior))
 
 
 @dataclass(frozen=True, eq=False)
-class Generalised:
+class Generalised(Model):
     """A generalised linear model.
 
     Attributes
@@ -181,7 +218,7 @@ class Generalised:
                 break
         return beta
 
-    def log_evidence(self, parents: Array, inputs: Array, sizes: Sequence[int], log_prior: Array) -> float:
+    def form(self, parents: Array, inputs: Array, sizes: Sequence[int]) -> Form:
         k = parents.shape[1]
         own = np.concatenate([np.full(size, size / self.spread**2) for size in sizes] or [np.empty(0)])
         X, centre, precision = self._design(
@@ -192,11 +229,11 @@ class Generalised:
         log_joint = self._log_joint(X, beta, noise, centre, precision)
         log_joint += 0.5 * float(np.sum(np.log(precision) - LOG_2PI))
         norms = [0.5 * size * (log(size / self.spread**2) - LOG_2PI) for size in sizes]
-        return _averaged(beta, log_joint, H, 1 + k, sizes, norms, log_prior)
+        return Form(beta, log_joint, H, 1 + k, sizes, norms, noise)
 
 
 @dataclass(frozen=True, eq=False)
-class Robust:
+class Robust(Model):
     """A task with Student-t noise: its tails tell cause from effect, where they are heavy.
 
     Priors are those of `bmtl.causal.normal`, with ν counting parents and not the inputs that act.
@@ -212,7 +249,7 @@ class Robust:
     z: Array
     dof: float
 
-    def log_evidence(self, parents: Array, inputs: Array, sizes: Sequence[int], log_prior: Array) -> float:
+    def form(self, parents: Array, inputs: Array, sizes: Sequence[int]) -> Form:
         k, n, nu = parents.shape[1], len(self.z), self.dof
         X = np.hstack([np.ones((n, 1)), parents, inputs])
         own = np.concatenate([np.full(size, PRECISION * size) for size in sizes] or [np.empty(0)])
@@ -238,7 +275,7 @@ class Robust:
         norms = [0.5 * size * (log(PRECISION * size / variance) - LOG_2PI) for size in sizes]
         # log σ is no coefficient: nothing shrinks it to zero, so the form is taken around its mode.
         mode = np.concatenate([[0.0], beta])
-        return _averaged(mode, log_joint, H, 2 + k, sizes, norms, log_prior)
+        return Form(mode, log_joint, H, 2 + k, sizes, norms, sigma, free_noise=True)
 
     def _mode(self, X: Array, precision: Array, freedom: int) -> tuple[Array, float]:
         """Coefficients and σ² at the mode over them and log σ, by expectation and maximisation."""

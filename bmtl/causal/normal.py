@@ -13,6 +13,7 @@ edges of standardised tasks are stated too seldom or too often.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,3 +83,39 @@ def log_evidence(z: Array, X: Array, precision: Array) -> float:
     q = np.array([X.shape[1]])
     log_det = np.array([2 * np.sum(np.log(diagonal[:-1]))])
     return float(log_density(len(z), q, np.array([np.sum(np.log(precision))]), log_det, diagonal[-1:] ** 2)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Closed:
+    """The posterior of a task given k parents and any of some columns of inputs.
+
+    Attributes
+    ----------
+    A : (p + 1, p + 1) array
+        The `moments` of parents, all columns of inputs and, last, the task.
+    mean : (p + 1,) array
+        Their means over the n cells.
+    n, k : int
+    evidences : (2^g,) array
+        Log evidence of every set of groups of inputs.
+    """
+
+    A: Array
+    mean: Array
+    n: int
+    k: int
+    evidences: Array
+
+    def log_evidences(self) -> Array:
+        """Log evidence of every set of groups of inputs, (2^g,)."""
+        return self.evidences
+
+    def draw(self, used: NDArray[np.int64], m: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Intercepts (m,), slopes (m, k + len(used)) of parents and of some columns of inputs, and noises (m,)."""
+        kept = np.concatenate([np.arange(self.k), self.k + used, [len(self.A) - 1]])
+        factor, mean, q = np.linalg.cholesky(self.A[np.ix_(kept, kept)]), self.mean[kept], len(kept) - 1
+        noise = np.sqrt(0.5 * factor[q, q] ** 2 / rng.gamma(0.5 * (FREEDOM + 1 + q + self.n), size=m))
+        # The factor's last row is L⁻¹ A_Qz with A_QQ = L L'.
+        slopes = np.linalg.solve(factor[:q, :q].T, factor[q, :q, None] + noise * rng.normal(size=(q, m))).T
+        centre = self.n / (self.n + MEAN_CELLS) * (mean[q] - slopes @ mean[:q])
+        return centre + noise / np.sqrt(self.n + MEAN_CELLS) * rng.normal(size=m), slopes, noise

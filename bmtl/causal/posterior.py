@@ -69,6 +69,7 @@ class DagPosterior:
     _draw: Callable[[int, np.random.Generator], Flags] = field(repr=False)
     _score: Callable[[int, tuple[int, ...]], float] = field(repr=False)
     _seed: int = field(repr=False)
+    _scores: LocalScores = field(repr=False)
 
     def draw(self, n: int, seed: int = 0) -> Flags:
         """Graphs from the posterior, (n, T, T), row → column: independent where it is exact, else picked from chains.
@@ -190,7 +191,7 @@ def dag_posterior(
 
         return DagPosterior(
             tasks.names, _table(graphs.edge_probabilities(), tasks.names), _table(graphs.best(), tasks.names), "exact",
-            diagnostics, graphs.draw, tabulated, seed,
+            diagnostics, graphs.draw, tabulated, seed, scores,
         )
 
     def weight(child: int, parents: tuple[int, ...]) -> float:
@@ -217,7 +218,7 @@ def dag_posterior(
 
     return DagPosterior(
         tasks.names, _table(sampled.edges, tasks.names), _table(distinct[int(np.argmax(totals))], tasks.names), "mcmc",
-        diagnostics, picked, weight, seed,
+        diagnostics, picked, weight, seed, scores,
     )
 
 

@@ -1,4 +1,4 @@
-"""Local scores: the log evidence of one task given its parents, what inputs do to it integrated out.
+"""Local scores: the log evidence of one task given its parents, what inputs do to it integrated out; and coefficients.
 
 Each group of inputs acts on a task or does not: the evidence is averaged over all sets γ of groups, uniformly over
 their sizes and then over the sets of a size, with coefficients of those in γ integrated out. The sets of two tasks are
@@ -9,17 +9,37 @@ number of rows. Inputs without effect change next to nothing, and none is select
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import comb
 
 import numpy as np
 
 from bmtl.causal import laplace, normal
 from bmtl.causal.columns import Columns
-from bmtl.causal.subsets import Array, log_sum
+from bmtl.causal.subsets import Array, log_sum, pick
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """m draws of one task's coefficients on standardised columns.
+
+    Attributes
+    ----------
+    intercepts : (m,) array
+    parents : (m, k) array
+    inputs : (m, P) array
+        Of all columns of inputs; zero where their group does not act.
+    noises : (m, …) array
+    """
+
+    intercepts: Array
+    parents: Array
+    inputs: Array
+    noises: Array
 
 
 class LocalScores:
-    """Local scores of some tasks.
+    """Local scores of some tasks, and the posteriors behind them.
 
     Parameters
     ----------
@@ -44,7 +64,7 @@ class LocalScores:
         """Log evidence of a task given every subset of the candidates, (2^k,); −∞ for more than ``max_parents``."""
         size = np.bitwise_count(np.arange(1 << len(candidates))).astype(int)
         if self.exact(child):
-            return np.where(size <= max_parents, self._closed(child, candidates, []), -np.inf)
+            return np.where(size <= max_parents, self._averaged(self._closed(child, candidates, [])), -np.inf)
         out = np.full(1 << len(candidates), -np.inf)
         for mask in np.flatnonzero(size <= max_parents):
             out[mask] = self.one(child, [c for i, c in enumerate(candidates) if mask >> i & 1])
@@ -54,11 +74,7 @@ class LocalScores:
         """Log evidence of a task given its parents."""
         key = child, tuple(sorted(parents))
         if key not in self._known:
-            if self.exact(child):
-                value = float(self._closed(child, [], list(key[1]))[0])
-            else:
-                value = self._approximate(child, list(key[1]))
-            self._known[key] = value
+            self._known[key] = float(self._averaged(self._local(child, list(key[1])).log_evidences()))
         return self._known[key]
 
     def gains(self, child: int, given: list[int], others: list[int]) -> dict[int, float]:
@@ -84,14 +100,38 @@ class LocalScores:
         )
         return dict(zip(others, (value[:-1] - value[-1]).tolist(), strict=True))
 
+    def draw(
+        self, child: int, parents: list[int], m: int, rng: np.random.Generator, *, gaussian: bool = False
+    ) -> Coefficients:
+        """Draws of a task's coefficients given its parents, and of which groups of inputs act.
+
+        Parameters
+        ----------
+        m : int
+            Draws.
+        gaussian : bool
+            Take the task for a Gaussian one of its standardised outcomes.
+        """
+        local = self._local(child, parents, gaussian=gaussian)
+        sets = pick(local.log_evidences() + self.log_prior, m, rng)
+        group, k = np.repeat(np.arange(len(self.sizes)), self.sizes), len(parents)
+        order, intercepts, noises = [], [], []
+        slopes = np.zeros((m, k + len(group)))
+        for mask in np.unique(sets):
+            at, used = np.flatnonzero(sets == mask), np.flatnonzero(mask >> group & 1)
+            intercept, drawn, noise = local.draw(used, len(at), rng)
+            slopes[np.ix_(at, np.concatenate([np.arange(k), k + used]))] = drawn
+            order.append(at)
+            intercepts.append(intercept)
+            noises.append(noise)
+        back = np.argsort(np.concatenate(order))
+        return Coefficients(
+            np.concatenate(intercepts)[back], slopes[:, :k], slopes[:, k:], np.concatenate(noises)[back]
+        )
+
     def _closed(self, child: int, candidates: list[int], fixed: list[int]) -> Array:
-        own = self.columns
-        cells = own.own[:, child]
-        parents = [*fixed, *candidates]
-        X = np.hstack([own.z[:, parents], *own.inputs])[cells]
-        input_precision = [np.full(q, normal.PRECISION * q) for q in self.sizes]
-        precision = np.concatenate([np.full(len(parents), normal.PRECISION), *input_precision])
-        A = normal.moments(own.z[cells, child], X, precision)
+        """Log evidences by set of groups of inputs and subset of the candidates, beside fixed parents, (2^g, 2^k)."""
+        A, _, n = self._moments(child, [*fixed, *candidates])
         log_det, corner = 0.0, A
         m = len(fixed)
         if m:
@@ -104,10 +144,23 @@ class LocalScores:
             q = np.concatenate([q, q + size])
             prior = np.concatenate([prior, prior + size * np.log(each)])
         prior = prior + m * np.log(normal.PRECISION)
-        value = normal.log_density(int(cells.sum()), q + m, prior, log_det + log_dets, corners)
-        return log_sum(value.reshape(len(self.log_prior), -1) + self.log_prior[:, None], axis=0)
+        value = normal.log_density(n, q + m, prior, log_det + log_dets, corners)
+        return value.reshape(len(self.log_prior), -1)
 
-    def _approximate(self, child: int, parents: list[int]) -> float:
+    def _moments(self, child: int, parents: list[int]) -> tuple[Array, Array, int]:
+        """`normal.moments` of parents, all inputs and a task, their means over the task's own cells, and how many."""
+        own = self.columns
+        cells = own.own[:, child]
+        X, z = np.hstack([own.z[:, parents], own.design])[cells], own.z[cells, child]
+        input_precision = [np.full(q, normal.PRECISION * q) for q in self.sizes]
+        precision = np.concatenate([np.full(len(parents), normal.PRECISION), *input_precision])
+        return normal.moments(z, X, precision), np.append(X.mean(axis=0), z.mean()), len(z)
+
+    def _local(self, child: int, parents: list[int], *, gaussian: bool = False) -> normal.Closed | laplace.Form:
+        """The posterior of a task given its parents."""
+        if gaussian or self.exact(child):
+            A, mean, n = self._moments(child, parents)
+            return normal.Closed(A, mean, n, len(parents), self._closed(child, [], parents)[:, 0])
         own = self.columns
         cells = own.own[:, child]
         if child not in self._models:
@@ -115,5 +168,9 @@ class LocalScores:
             self._models[child] = laplace.model(
                 own.families[child], own.y[cells, child], own.z[cells, child], own.exposure[cells, child], everything
             )
-        inputs = np.hstack([np.empty((len(own.z), 0)), *own.inputs])[cells]
-        return self._models[child].log_evidence(own.z[cells][:, parents], inputs, self.sizes, self.log_prior)
+        return self._models[child].form(own.z[cells][:, parents], own.design[cells], self.sizes)
+
+    def _averaged(self, evidences: Array) -> Array:
+        """Log evidences averaged over the sets of groups of inputs, which come first."""
+        prior = self.log_prior.reshape(-1, *[1] * (evidences.ndim - 1))
+        return log_sum(evidences + prior, axis=0)

@@ -138,6 +138,12 @@ class Family:
         """Pointwise log-likelihood (numpy)."""
         raise TypeError(f"{type(self).__name__} does not define its likelihood")
 
+    def draw(
+        self, rng: np.random.Generator, eta: Array, noise: Array | float, exposure: Array | float = 1.0
+    ) -> Array:
+        """Outcomes drawn given the linear predictor of each (numpy), of the shape of the broadcast arguments."""
+        raise TypeError(f"{type(self).__name__} does not define its draws")
+
     def gaussian_scale(self, y: Array) -> Array | None:
         """Outcomes on the scale on which they are Gaussian around ``eta``; None if there is no such scale."""
         return None

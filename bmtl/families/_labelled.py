@@ -76,6 +76,11 @@ class Labelled(Family):
     def log_prob(self, y, eta, noise=1.0, exposure=1.0):
         return pick(self.log_pmf(np, eta, np.asarray(noise)), y)
 
+    def draw(self, rng, eta, noise=1.0, exposure=1.0):
+        # The label at which the cumulative probability passes a uniform number; rounding must not lead past the last.
+        below = np.cumsum(np.exp(self.log_pmf(np, eta, np.asarray(noise))), axis=-1)[..., :-1]
+        return np.sum(rng.random(below.shape[:-1])[..., None] > below, axis=-1).astype(float)
+
 
 def pick(table: Array, y: Array) -> Array:
     """Entry of each outcome's own label from a table with labels in the last dimension."""

@@ -43,3 +43,6 @@ class Bernoulli(Family):
 
     def log_prob(self, y, eta, noise=1.0, exposure=1.0):
         return special.log_expit(np.where(y == 1, eta, -eta))
+
+    def draw(self, rng, eta, noise=1.0, exposure=1.0):
+        return (rng.random(np.shape(eta)) < special.expit(eta)).astype(float)

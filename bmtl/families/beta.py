@@ -75,6 +75,9 @@ class Beta(Family):
         share = np.sum((y - mean) ** 2) / np.sum(mean * (1.0 - mean))
         return float(np.clip(share / max(1.0 - share, 1e-2), MIN_DISPERSION, 1e2))
 
+    def draw(self, rng, eta, noise, exposure=1.0):
+        return rng.beta(*self._parameters(np, eta, noise)).clip(SMALLEST, BELOW_ONE)
+
     def _parameters(self, xp, eta, noise):
         precision = 1.0 / xp.clip(noise, MIN_DISPERSION, None)
         return self.mean(xp, eta, noise, 1.0) * precision, self.mean(xp, -eta, noise, 1.0) * precision

@@ -55,3 +55,6 @@ class Binomial(Family):
 
     def log_prob(self, y, eta, noise=1.0, exposure=1.0):
         return stats.binom.logpmf(y, exposure, special.expit(eta))
+
+    def draw(self, rng, eta, noise=1.0, exposure=1.0):
+        return rng.binomial(np.asarray(exposure, dtype=np.int64), special.expit(eta)).astype(float)

@@ -66,5 +66,10 @@ class Gamma(Family):
     def estimate_noise(self, y, eta, exposure=1.0):
         return float(np.clip(np.mean((y / self.mean(np, eta, 1.0, exposure) - 1.0) ** 2), MIN_DISPERSION, 1e2))
 
+    def draw(self, rng, eta, noise, exposure=1.0):
+        shape = self._shape(np, noise)
+        drawn = rng.gamma(shape, self.mean(np, eta, noise, exposure) / shape)
+        return np.maximum(drawn, SMALLEST)
+
     def _shape(self, xp, noise):
         return 1.0 / xp.clip(noise, MIN_DISPERSION, None)

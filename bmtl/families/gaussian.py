@@ -42,5 +42,8 @@ class Gaussian(Family):
     def log_prob(self, y, eta, noise, exposure=1.0):
         return stats.norm.logpdf(y, eta, noise)
 
+    def draw(self, rng, eta, noise, exposure=1.0):
+        return rng.normal(eta, noise)
+
     def gaussian_scale(self, y):
         return y

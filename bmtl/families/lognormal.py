@@ -52,5 +52,8 @@ class LogNormal(Family):
     def log_prob(self, y, eta, noise, exposure=1.0):
         return stats.norm.logpdf(np.log(y), eta, noise) - np.log(y)
 
+    def draw(self, rng, eta, noise, exposure=1.0):
+        return np.exp(rng.normal(eta, noise).clip(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT))
+
     def gaussian_scale(self, y):
         return np.log(y)

@@ -45,3 +45,9 @@ class NegativeBinomial(Poisson):
         # By moments: Σ (y − μ)² = Σ μ + noise Σ μ².
         mean = self.mean(np, eta, 1.0, exposure)
         return float(np.clip(np.sum((y - mean) ** 2 - mean) / np.sum(mean**2), 1e-3, 1e2))
+
+    def draw(self, rng, eta, noise=1.0, exposure=1.0):
+        concentration = 1.0 / np.maximum(noise, 1e-4)
+        mean = self.mean(np, eta, noise, exposure)
+        shape = np.broadcast_shapes(np.shape(mean), np.shape(concentration))
+        return rng.poisson(mean / concentration * rng.gamma(concentration, size=shape)).astype(float)

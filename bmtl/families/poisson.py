@@ -46,3 +46,6 @@ class Poisson(Family):
 
     def log_prob(self, y, eta, noise=1.0, exposure=1.0):
         return stats.poisson.logpmf(y, self.mean(np, eta, noise, exposure))
+
+    def draw(self, rng, eta, noise=1.0, exposure=1.0):
+        return rng.poisson(self.mean(np, eta, noise, exposure)).astype(float)

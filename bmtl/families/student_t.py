@@ -55,3 +55,7 @@ class StudentT(Family):
 
     def log_prob(self, y, eta, noise, exposure=1.0):
         return stats.t.logpdf(y, self.dof, eta, noise)
+
+    def draw(self, rng, eta, noise, exposure=1.0):
+        shape = np.broadcast_shapes(np.shape(eta), np.shape(noise))
+        return eta + noise * rng.standard_t(self.dof, size=shape)

@@ -66,3 +66,7 @@ class ZeroInflatedPoisson(Poisson):
         # Zeros seen = Σ noise + (1 − noise) exp(−λ).
         usual = np.sum(np.exp(-super().mean(np, eta, 0.0, exposure)))
         return float(np.clip((np.sum(y == 0) - usual) / max(np.size(y) - usual, 1e-6), 1e-3, 0.99))
+
+    def draw(self, rng, eta, noise=0.0, exposure=1.0):
+        usual = rng.poisson(super().mean(np, eta, noise, exposure) + 0.0 * np.asarray(noise))
+        return np.where(rng.random(usual.shape) < noise, 0.0, usual)

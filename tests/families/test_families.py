@@ -227,6 +227,22 @@ def test_mean(name: str, xp: str) -> None:
     np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-5)
 
 
+@every_family
+def test_draws_have_the_moments_of_the_density(name: str) -> None:
+    rng = np.random.default_rng(0)
+    family, n = KINDS[name], 40_000
+    for own in list(zip(*arguments(name), strict=True))[1:4]:
+        eta, noise, exposure = (np.broadcast_to(np.asarray(value, dtype=float), (n, *np.shape(value))) for value in own)
+        drawn = family.draw(rng, eta, noise, exposure)
+        assert drawn.shape == (n,)
+        assert family.valid(drawn).all()
+        # Functions whose moments exist for every family.
+        for of in (np.tanh, lambda y: y / (1.0 + y**2)):
+            expected = moments(name, *own, of)
+            spread = np.sqrt(moments(name, *own, lambda y, of=of, expected=expected: (of(y) - expected) ** 2))
+            assert abs(np.mean(of(drawn)) - expected) < 4.5 * spread / np.sqrt(n) + 1e-9
+
+
 def namespaces(name: str):
     if name == "numpy":
         return np, np.asarray
@@ -380,7 +396,7 @@ def test_unknown_family() -> None:
         families.get("gauss")
 
 
-@pytest.mark.parametrize("call", ["valid", "intercept", "distribution", "mean", "weight", "score", "log_prob"])
+@pytest.mark.parametrize("call", ["valid", "intercept", "distribution", "mean", "weight", "score", "log_prob", "draw"])
 def test_a_new_family_is_told_what_it_lacks(call: str) -> None:
     from bmtl.families import Family
 

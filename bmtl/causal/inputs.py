@@ -1,0 +1,159 @@
+"""Groups of columns of inputs: what one input can do to a task, a line and where that pays a curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmtl.advice.features import Dictionary
+from bmtl.causal.normal import PRECISION, log_evidence
+from bmtl.causal.subsets import Array
+from bmtl.tasks import Tasks
+
+#: Fewer distinct values of an input than this have no curve to speak of.
+FEWEST_VALUES = 5
+N_CURVED = 3
+CURVED_LEVEL = 2
+#: Gain in log evidence of some task for which an input's curve is worth three more columns.
+CURVE_PAYS = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The leading smooth functions of one input that are not linear in it, of unit variance over the rows.
+
+    Attributes
+    ----------
+    dictionary : Dictionary
+        Of all inputs on the rows.
+    j : int
+        The input.
+    line : (2, k) array
+        Intercept and slope of the features' lines.
+    turn : (k, m) array
+        From what is left of the features to m ≤ 3 functions.
+    """
+
+    dictionary: Dictionary
+    j: int
+    line: Array
+    turn: Array
+
+    @classmethod
+    def of(cls, dictionary: Dictionary, j: int) -> Curve:
+        phi, values = dictionary.factor(j, CURVED_LEVEL)
+        x = np.column_stack([np.ones(len(phi)), dictionary.Z[:, j]])
+        features = phi * np.sqrt(values)
+        line = np.linalg.lstsq(x, features, rcond=None)[0]
+        _, size, right = np.linalg.svd(features - x @ line, full_matrices=False)
+        kept = int(np.sum(size[:N_CURVED] > 1e-6 * size[0]))
+        return cls(dictionary, j, line, right[:kept].T / size[:kept] * np.sqrt(len(phi)))
+
+    def at(self, z: Array) -> Array:
+        """The functions at values z (n,) of the standardised input, (n, m)."""
+        phi, values = self.dictionary.factor_at(self.j, CURVED_LEVEL, z)
+        features = phi * np.sqrt(values)
+        found: Array = (features - np.column_stack([np.ones(len(z)), z]) @ self.line) @ self.turn
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The columns of one input of the user's: of all its levels, or of its line and curve.
+
+    Attributes
+    ----------
+    inputs : tuple of int
+        Positions of the encoded inputs.
+    centre : (len(inputs),) array
+        Their means over the rows, standardised as in `Tasks.Z`.
+    curve : Curve, optional
+    """
+
+    inputs: tuple[int, ...]
+    centre: Array
+    curve: Curve | None = None
+
+    def at(self, Z: Array) -> Array:
+        """Columns at standardised inputs Z (n, d), (n, q)."""
+        lines = Z[:, list(self.inputs)] - self.centre
+        return lines if self.curve is None else np.hstack([lines, self.curve.at(Z[:, self.inputs[0]])])
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Columns that act on a task together or not at all."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+    def at(self, Z: Array) -> Array:
+        """Columns at standardised inputs Z (n, d), (n, q)."""
+        return np.hstack([part.at(Z) for part in self.parts])
+
+    @property
+    def lines(self) -> list[int | None]:
+        """For each column the encoded input of whose line it is the slope; None of a curve's."""
+        found: list[int | None] = []
+        for part in self.parts:
+            found += [*part.inputs, *([None] * (part.curve.turn.shape[1] if part.curve else 0))]
+        return found
+
+
+def grouped(
+    tasks: Tasks, rows: NDArray[np.int64], z: Array, own: NDArray[np.bool_], most: int
+) -> tuple[tuple[Group, ...], tuple[Array, ...]]:
+    """Groups of columns, one an input column of the user's, and their values on the rows.
+
+    Parameters
+    ----------
+    rows : (n,) int array
+    z, own : (n, T) arrays
+        Standardised tasks, and the cells that are to be explained.
+    most : int
+        Groups at the most; of more, those of least use to any task become one group.
+    """
+    dictionary = Dictionary(tasks.Z[rows])
+    mean = dictionary.Z.mean(axis=0)
+    found: dict[str, Part] = {}
+    for column in tasks.encoder.columns:
+        kept = [j for j, name in enumerate(tasks.inputs) if name in column.encoded]
+        if kept:
+            found[column.name] = Part(tuple(kept), mean[kept])
+    blocks = {name: part.at(dictionary.Z) for name, part in found.items()}
+
+    def gain(block: Array, beside: list[Array]) -> float:
+        """The most that a block adds to the log evidence of a task."""
+        return max(_gain(z[cells, t], [x[cells] for x in beside], block[cells]) for t, cells in enumerate(own.T))
+
+    curved = {}
+    for name, part in found.items():
+        if len(part.inputs) == 1 and len(np.unique(blocks[name])) >= FEWEST_VALUES:
+            curve = Curve.of(dictionary, part.inputs[0])
+            if gain(curve.at(dictionary.Z[:, curve.j]), list(blocks.values())) > CURVE_PAYS:
+                curved[name] = Part(part.inputs, part.centre, curve)
+    found |= curved
+    blocks |= {name: part.at(dictionary.Z) for name, part in curved.items()}
+    groups = [Group(name, (part,)) for name, part in found.items()]
+    if len(found) > most:
+        use = {}
+        for name, block in blocks.items():
+            others = [x for other, x in blocks.items() if other != name]
+            use[name] = max(gain(block, []), gain(block, others))
+        first = sorted(found, key=lambda name: -use[name])[: most - 1]
+        last = [name for name in found if name not in first]
+        groups = [Group(name, (found[name],)) for name in first]
+        groups.append(Group(" + ".join(last), tuple(found[name] for name in last)))
+    return tuple(groups), tuple(group.at(dictionary.Z) for group in groups)
+
+
+def _gain(z: Array, given: list[Array], block: Array) -> float:
+    """Gain in the log evidence of one task from a block of columns beside others that are given."""
+
+    def evidence(blocks: list[Array]) -> float:
+        X = np.hstack([np.empty((len(z), 0)), *blocks])
+        return log_evidence(z, X, np.array([PRECISION * x.shape[1] for x in blocks for _ in range(x.shape[1])]))
+
+    return evidence([*given, block]) - evidence(given)

@@ -70,7 +70,7 @@ def main() -> None:
             f"{n * (n + 1) // 2:13,d}{2**n - 1:18,d}",
             flush=True,
         )
-    record.write(options.out, rows=rows)
+        record.write(options.out, rows=rows)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class Settling:
         finite = np.isfinite(losses)
         self.failed |= np.mean(finite, axis=1) < 0.5
         finite |= ~finite.any(axis=1, keepdims=True)
-        loss = np.mean(losses, axis=1, where=finite)
+        loss = np.mean(losses, axis=1, where=finite, dtype=float)
         self.stage[self.failed] = len(STAGES)
         if len(self.trace) < len(self.warmup):
             # Another objective, not to be compared with what follows.

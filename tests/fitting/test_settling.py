@@ -115,6 +115,13 @@ def test_single_steps_that_are_not_finite_are_left_out() -> None:
     assert not settling.failed.any()
 
 
+def test_losses_that_a_float_holds_but_not_their_sum() -> None:
+    settling = warmed()
+    for _ in range(2 * WINDOW):
+        settling.look(np.full((1, CHUNK), 3e38, dtype=np.float32))
+    assert not settling.failed.any() and np.isfinite(settling.trace[-1]).all()
+
+
 def test_a_run_of_which_most_steps_are_not_finite_has_failed_and_others_go_on() -> None:
     settling = warmed(runs=2)
     losses = np.ones((2, CHUNK))

@@ -31,6 +31,8 @@ LINEAR = len(LENGTHSCALES) + 1
 ENTRY = (2, 3)
 #: Prior probability that a function is a sum of two.
 P_SUM = 0.2
+#: Share of its variance that each part of a sum has.
+SHARE = 0.5
 
 N_QUANTILES = 33
 N_FACTORS = 8
@@ -57,6 +59,11 @@ def spread_rows(keys: Array, size: int) -> NDArray[np.intp]:
 def sum_of(first: Theta, second: Theta) -> Theta:
     """The sum of two parts, whichever comes first."""
     return min(first, second) + max(first, second)
+
+
+def mixed(first: Array, second: Array, share: float = SHARE) -> Array:
+    """Features (n, q) and (n, q') of two parts side by side, of which the first has this share of the variance."""
+    return np.hstack([sqrt(share) * first, sqrt(1.0 - share) * second])
 
 
 class Dictionary:
@@ -200,7 +207,8 @@ class Dictionary:
         """Features of a member on some rows, (len(rows), q), scaled so that their prior variances are one."""
         parts = self.parts(theta)
         if len(parts) == 2:
-            return sqrt(0.5) * np.hstack([self.part(part, rows) for part in parts])
+            first, second = (self.part(part, rows) for part in parts)
+            return mixed(first, second)
         small = len(self.Z) <= N_REFERENCE
         if small and theta in self._small:
             return self._small[theta][rows]

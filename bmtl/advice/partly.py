@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from bmtl.advice.candidate import Candidate
-from bmtl.advice.features import Theta, sum_of
+from bmtl.advice.features import SHARE, Theta, mixed, sum_of
 from bmtl.advice.leave_out import sharing_gain
 from bmtl.advice.pair import P_UNCORRELATED, Integrated, PairStats, integrate, pair_stats
 from bmtl.advice.sites import Sites, single_evidence
@@ -19,8 +20,6 @@ Array = NDArray[np.float64]
 #: Correlations of the common part at which Bayes factors are computed, and the prior of them but 0.
 COMMON = np.array([-1.0, -0.7, 0.0, 0.7, 1.0])
 P_COMMON = np.array([0.3, 0.2, 0.0, 0.2, 0.3])
-#: Share of a function's variance that a part of it has.
-SHARE = 0.5
 #: Kernels of common parts of a pair at which Bayes factors are computed.
 N_COMMON = 2
 #: A sum of kernels this many nats behind the best kernel of its task is no description of it.
@@ -29,10 +28,10 @@ MAX_BEHIND = 6.0
 
 @dataclass(frozen=True)
 class OverNoise:
-    """Evidence over values of ρ, averaged over a noise correlation that may be absent: ``log_evidence``, the posterior
-    mean ``r`` of that correlation, and the fit ``best`` of the better of the two."""
+    """Log Bayes factors ``table`` of values of ρ against ρ = 0 without a correlation of the noises, averaged over one
+    that may be absent; its posterior mean ``r``; the fits with it ``held`` at 0, and ``best`` of held and free."""
 
-    log_evidence: Array
+    table: Array
     r: Array
     held: Integrated
     best: Integrated
@@ -41,9 +40,9 @@ class OverNoise:
 def over_noise(stats: PairStats, rho: Array, start: Array) -> OverNoise:
     """Integrate with the noise correlation held at 0 and, on shared rows, with it free."""
     held = integrate(stats, rho, start, None)
-    if stats.n_both < 3:
-        return OverNoise(held.log_evidence, np.zeros(len(rho)), held, held)
     zero = int(np.flatnonzero(rho == 0)[0])
+    if stats.n_both < 3:
+        return OverNoise(held.log_evidence - held.log_evidence[zero], np.zeros(len(rho)), held, held)
     free = integrate(stats, rho[[zero]], start, 0.0)
     # Where the data see no correlation of the noises, hopeless values of ρ need no second look.
     gain = float(free.log_evidence[0] - held.log_evidence[zero])
@@ -58,7 +57,7 @@ def over_noise(stats: PairStats, rho: Array, start: Array) -> OverNoise:
     total = logsumexp(parts, axis=0)
     if gain > 2.0:
         best = free
-    return OverNoise(total, np.exp(parts[1] - total) * r, held, best)
+    return OverNoise(total - held.log_evidence[zero], np.exp(parts[1] - total) * r, held, best)
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,7 @@ def _partly(
 ) -> Partly:
     stats = pair_stats(a.cells, b.cells, phi_a, phi_b, carried, n_related)
     fit = over_noise(stats, rho, start)
-    table = fit.log_evidence - fit.held.log_evidence[rho == 0][0]
-    return Partly(rho, table, fit.r, fit.best, (a.cells, b.cells, phi_a, phi_b, stats), carried)
+    return Partly(rho, fit.table, fit.r, fit.best, (a.cells, b.cells, phi_a, phi_b, stats), carried)
 
 
 def nested(a: Candidate, b: Candidate, theta_a: Theta, theta_b: Theta, rho: Array) -> Partly:
@@ -130,21 +128,17 @@ def nested(a: Candidate, b: Candidate, theta_a: Theta, theta_b: Theta, rho: Arra
     found = _partly(a, b, features(theta_a, a.cells.rows), phi_b, carried, rho, start)
     plain = single_evidence(b.cells, phi_b).log_evidence
     credit = {
-        share: max(single_evidence(b.cells, _mixed(share, carried, phi_b)).log_evidence - plain, 0.0)
+        share: max(single_evidence(b.cells, mixed(carried, phi_b, share)).log_evidence - plain, 0.0)
         for share in set(rho**2) - {0.0}
     }
     return replace(found, table=found.table - [credit.get(share, 0.0) for share in rho**2])
 
 
-def _mixed(share: float, first: Array, second: Array) -> Array:
-    """Features of two parts, of which the first has this share of the variance."""
-    return np.hstack([np.sqrt(share) * first, np.sqrt(1.0 - share) * second])
-
-
 def one_common_part(a: Candidate, b: Candidate, own_a: float, own_b: float) -> tuple[float, Partly | None]:
-    """Log evidence of two sums of which one part is common, relative to ``own_a + own_b``, and the likeliest of them.
+    """Log evidence of two sums of which one part is common, relative to unrelated tasks, and the likeliest of them.
 
-    The common part has the kernel of a part of either task, in both; the other parts stay as they are.
+    The common part has the kernel of a part of either task, in both; the other parts stay as they are. ``own_a`` and
+    ``own_b`` are the log evidences of the tasks under all kernels known before.
     """
     dictionary = a.dictionary
     sums = [[theta for theta in task.visited if len(theta) > dictionary.d][:1] for task in (a, b)]
@@ -153,30 +147,28 @@ def one_common_part(a: Candidate, b: Candidate, own_a: float, own_b: float) -> t
         return -np.inf, None
     parts = [dictionary.parts(own[0]) for own in sums]
     scores: dict[tuple[Theta, Theta, Theta], float] = {}
-    for i in (0, 1):
-        for j in (0, 1):
-            rests = parts[0][1 - i], parts[1][1 - j]
-            for common in {parts[0][i], parts[1][j]}:
-                both = [sum_of(common, rest) for rest in rests]
-                if common in rests or not set(dictionary.inputs(parts[0][i])) & set(dictionary.inputs(parts[1][j])):
-                    continue
-                # Kernels that would describe the tasks better than any before even if unrelated are no evidence.
-                known = float(np.logaddexp(own_a, a.score(both[0])) + np.logaddexp(own_b, b.score(both[1])))
-                scores[common, *rests] = (
-                    sum(dictionary.log_part(own) for own in (common, *rests))
-                    + a.single(both[0]).log_evidence + b.single(both[1]).log_evidence - known
-                )
+    for i, j in product((0, 1), repeat=2):
+        rests = parts[0][1 - i], parts[1][1 - j]
+        if not set(dictionary.inputs(parts[0][i])) & set(dictionary.inputs(parts[1][j])):
+            continue
+        for common in {parts[0][i], parts[1][j]} - set(rests):
+            both = [sum_of(common, rest) for rest in rests]
+            # Kernels that would describe the tasks better than any before even if unrelated are no evidence.
+            known = float(np.logaddexp(own_a, a.score(both[0])) + np.logaddexp(own_b, b.score(both[1])))
+            scores[common, *rests] = (
+                sum(dictionary.log_part(own) for own in (common, *rests))
+                + a.single(both[0]).log_evidence + b.single(both[1]).log_evidence - known
+            )
     leading = sorted(scores, key=lambda own: (-scores[own], own))[:N_COMMON]
     found = []
     for common, *others in leading:
-        own_parts = [
-            [np.sqrt(SHARE) * dictionary.part(one, task.cells.rows) for one in (common, rest)]
+        phi_a, phi_b = (
+            mixed(dictionary.part(common, task.cells.rows), dictionary.part(rest, task.cells.rows))
             for task, rest in zip((a, b), others, strict=True)
-        ]
-        n_common = own_parts[0][0].shape[1]
+        )
+        n_common = dictionary.part(common, a.cells.rows).shape[1]
         start = np.array([task.single(sum_of(common, rest)).log_tau for task, rest in zip((a, b), others, strict=True)])
-        phi_a, phi_b = (np.hstack(own) for own in own_parts)
-        carried = np.hstack([own_parts[1][0], np.zeros((len(phi_b), phi_a.shape[1] - n_common))])
+        carried = np.hstack([phi_b[:, :n_common], np.zeros((len(phi_b), phi_a.shape[1] - n_common))])
         found.append(_partly(a, b, phi_a, phi_b, carried, COMMON, start, n_common))
     if not found:
         return -np.inf, None

@@ -168,7 +168,7 @@ def _compare(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Arra
     log_shared = shared - own_a - own_b
 
     # Bayes factors of ρ and r at the leading shared kernels.
-    fits, tables = [], []
+    fits = []
     leading = [k for k in range(min(N_PAIR, len(ranked))) if shared[k] > shared[0] - MAX_GAP]
     for theta in (ranked[k] for k in leading):
         start = np.array([a.single(theta).log_tau, b.single(theta).log_tau])
@@ -178,8 +178,8 @@ def _compare(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Arra
         stats = pair_stats(a.cells, b.cells, phi_a, phi_b)
         fit = over_noise(stats, RHO, start)
         fits.append((fit, stats, phi_a, phi_b))
-        tables.append(fit.log_evidence - fit.held.log_evidence[RHO == 0][0])
-    table = logsumexp(np.array(tables) + (shared[leading] - logsumexp(shared[leading]))[:, None], axis=0)
+    weight = shared[leading] - logsumexp(shared[leading])
+    table = logsumexp(np.array([own.table for own, *_ in fits]) + weight[:, None], axis=0)
     fit, stats, phi_a, phi_b = fits[0]
 
     # Unrelated functions, each under its own kernel, and the one as a part of the other.
@@ -241,12 +241,11 @@ def _compare(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Arra
     residual = (1 - p[2]) * r_shared + p[2] * within_b.r_unrelated if stats.n_both else float("nan")
     ratio, ratio_sd, sign = _ratio(fit.held, log_merge_signs)
     scale, kind = _name(tasks, i, j, ratio, ratio_sd, sign)
-    parts = [within_b.related, within_a.related]
     if common and log_common > np.logaddexp(log_correlated, log_merge) - np.log(2.0):
         gains = common.gains()
-    elif log_any + float(logsumexp(table[RHO != 0])) >= max(parts):
+    elif log_any + float(logsumexp(table[RHO != 0])) >= max(within_b.related, within_a.related):
         gains = sharing_gain(a.cells, b.cells, phi_a, phi_b, stats, RHO, fit.best, table)
-    elif parts[0] >= parts[1]:
+    elif within_b.related >= within_a.related:
         gains = within_b.gains()
     else:
         gain_b, se_b, gain_a, se_a = within_a.gains()

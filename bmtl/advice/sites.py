@@ -196,7 +196,7 @@ def refined_sites(sites: Sites, phi: Array, n_rounds: int = 4, n_steps: int = 8)
                 continue
             noise = family.estimate_noise(sites.y, eta, sites.exposure)
             effective = float(np.trace(np.linalg.solve(gram + np.diag(prior_precision), gram)))
-            dispersion = _dispersion(family, sites.y, eta, noise, sites.exposure, effective)
+            dispersion = pearson_dispersion(family, sites.y, eta, noise, sites.exposure, effective)
             new = _working_sites(family, sites.y, sites.rows, sites.exposure, eta, noise, dispersion, False)
             settled = np.max(np.abs(new.z - sites.z) * np.sqrt(new.weight)) < 1e-6
             sites = new
@@ -222,7 +222,7 @@ def _working_sites(
     return Sites(family, y, exposure, rows, z, weight / dispersion, free, noise)
 
 
-def _dispersion(
+def pearson_dispersion(
     family: Family, y: Array, eta: Array, noise: float | Array, exposure: Array, effective: float
 ) -> float:
     """Pearson dispersion of a fit with that many effective parameters, never below one; 1 if there can be none."""

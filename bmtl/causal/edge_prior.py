@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmtl._frames import listing, quoted
-from bmtl.causal.subsets import log_sum
 from bmtl.errors import TaskError
 
 Edge = tuple[str, str]
@@ -170,8 +169,8 @@ def log_graphs(n: int, log_theta: float) -> float:
             # Roots of the rest have at least one of the k as a parent, the others any of them.
             log_some = k * log_no_edge + np.log(-np.expm1(-k * log_no_edge))
             terms = j * log_some + (size - k - j) * k * log_no_edge + table[size - k, j]
-            table[size, k] = choose + float(log_sum(terms))
-    return float(log_sum(table[n, 1:]))
+            table[size, k] = choose + float(np.logaddexp.reduce(terms))
+    return float(np.logaddexp.reduce(table[n, 1:]))
 
 
 @lru_cache(maxsize=64)

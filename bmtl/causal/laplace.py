@@ -12,21 +12,22 @@ Inputs that are left out are taken out of the quadratic form at the mode, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lgamma, log, pi
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
+from bmtl.advice.sites import MIN_WEIGHT, pearson_dispersion
 from bmtl.causal.normal import FREEDOM, MEAN_CELLS, PRECISION, subset_forms
-from bmtl.causal.subsets import Array, log_sum
+from bmtl.causal.subsets import Array
 from bmtl.families import Family, StudentT
 
 LOG_2PI = log(2 * pi)
 N_NEWTON = 40
 N_NOISE = 6
-MIN_WEIGHT = 1e-8
 MAX_PREDICTOR = 25.0
 
 
@@ -123,7 +124,7 @@ class Model:
         log_prior : (2^g,) array
             Of each set of groups.
         """
-        return float(log_sum(self.form(parents, inputs, sizes).log_evidences() + log_prior))
+        return float(logsumexp(self.form(parents, inputs, sizes).log_evidences() + log_prior))
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,12 +162,10 @@ class Generalised(Model):
         X, centre, precision = self._design(everything, np.full(everything.shape[1], self.spread**-2))
         beta, noise = self._mode(X, centre, precision)
         eta = (X @ beta).clip(-MAX_PREDICTOR, MAX_PREDICTOR)
-        weight = np.maximum(self.family.weight(np, eta, noise, self.exposure), MIN_WEIGHT)
-        gram = (X * weight[:, None]).T @ X
-        effective = float(np.trace(np.linalg.solve(gram + np.diag(precision), gram)))
-        pearson = float(np.sum(self.family.score(self.y, eta, noise, self.exposure) ** 2 / weight))
-        dispersion = max(1.0, pearson / max(len(self.y) - effective, 1.0))
-        return Generalised(self.family, self.y, self.exposure, self.loc, self.scale, self.spread, dispersion)
+        information = self._information(X, eta, noise, precision)
+        effective = float(np.trace(np.linalg.solve(information, information - np.diag(precision))))
+        found = pearson_dispersion(self.family, self.y, eta, noise, self.exposure, effective)
+        return replace(self, dispersion=found)
 
     def _design(self, columns: Array, precision: Array) -> tuple[Array, Array, Array]:
         """Columns with an intercept, and the prior means and precisions of their coefficients."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+from scipy.special import logsumexp
 
 from bmtl.causal import laplace, normal
 from bmtl.causal.columns import Columns
-from bmtl.causal.subsets import Array, log_sum, pick
+from bmtl.causal.subsets import Array, pick
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,4 +174,5 @@ class LocalScores:
     def _averaged(self, evidences: Array) -> Array:
         """Log evidences averaged over the sets of groups of inputs, which come first."""
         prior = self.log_prior.reshape(-1, *[1] * (evidences.ndim - 1))
-        return log_sum(evidences + prior, axis=0)
+        found: Array = logsumexp(evidences + prior, axis=0)
+        return found

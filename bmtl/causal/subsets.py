@@ -17,15 +17,6 @@ def log_weights_of_subsets(log_w: Array) -> Array:
     return total
 
 
-def log_sum(value: Array, axis: int = -1) -> Array:
-    """Log of the sum of exponentials; −∞ where all are."""
-    top = value.max(axis=axis, keepdims=True)
-    finite = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"):
-        found: Array = np.log(np.sum(np.exp(value - finite), axis=axis)) + finite.squeeze(axis)
-    return found
-
-
 def pick(log_weight: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Positions drawn in proportion to their weights, with replacement, (n,)."""
     mass = np.cumsum(np.exp(log_weight - log_weight.max()))

@@ -22,6 +22,7 @@ import pandas as pd
 from bmtl.diagnostics._simulated import Ranks, Simulated
 from bmtl.diagnostics.uniformity import holm, uniformity
 from bmtl.engine import ENGINES
+from bmtl.errors import FitError
 from bmtl.fitting import numpyro_many, numpyro_svi
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS, SVI, Settings, resolve
@@ -228,5 +229,7 @@ def _by_svi(data: Simulated, inference: Model, settings: Any, engine: str, seed:
         found = numpyro_svi.run(inference, data.design, values, settings, seed, each, progress)
     data.keep([not draws.failed for draws in found])
     found = [draws for draws in found if not draws.failed]
+    if not found:
+        raise FitError(f"the ELBO of {type(inference).__name__} is finite for no simulation")
     sites = {name: np.concatenate([draws.sites[name] for draws in found]) for name in found[0].sites}
     return data.ranks(sites, identified=True, seed=seed)

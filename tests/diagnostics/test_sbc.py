@@ -200,6 +200,11 @@ def test_what_is_not_finite_is_dropped_and_counted(one) -> None:
     assert data.dropped > 0 and len(data.truth) == len(data.own["y/gaussian"]) == 30 - data.dropped
 
 
+def test_no_simulation_that_can_be_fitted_is_an_error(one) -> None:
+    with pytest.raises(bmtl.FitError, match="finite for no simulation"):
+        simulation_based_calibration(CONJUGATE, one, "svi", simulations=2, learning_rate=1e20, max_steps=500)
+
+
 @pytest.mark.parametrize(
     ("method", "options", "words"),
     [

@@ -17,8 +17,9 @@ from bmtl.models import SharedTrunk
 OPTIONS = {"restarts": 2, "learning_rate": 0.05, "batch_size": 600, "draws": 300}
 """Of all fits, of which there are thousands: a rate at which they are settled in fewer steps."""
 
-HARM = 0.01
-"""Nats an observation of held-out rows by which sharing must harm two tasks that compete for a trunk."""
+TIE = 0.01
+"""Nats an observation of held-out rows: where tasks compete for a trunk and sharing costs or brings less, both *weight*
+and *decouple* are right."""
 
 EXHAUSTIVE = 5
 """Tasks up to which all partitions into trunks are fitted."""
@@ -52,8 +53,8 @@ def _run(problem: Problem) -> dict[str, Any]:
         best = max(best, *(blocks.mean(blocks.of(own)) for own in every(tasks)))
     truth = problem.truth
     if problem.by_prediction:
-        harm = scores["decouple"] - scores["share"]
-        truth = dict.fromkeys(truth, "decouple" if harm > HARM else "weight")
+        gain = scores["share"] - scores["decouple"]
+        truth = dict.fromkeys(truth, "weight or decouple" if abs(gain) < TIE else "weight" if gain > 0 else "decouple")
     pairs = [
         {
             "truth": truth[frozenset((own.task_a, own.task_b))], "verdict": own.verdict,

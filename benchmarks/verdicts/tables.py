@@ -30,11 +30,12 @@ def verdicts(records: Sequence[Record]) -> dict[str, float]:
         for pair in record["pairs"]:
             weight.append(1.0 / len(record["pairs"]))
             p = dict(zip(VERDICTS, pair["p"], strict=True))
-            right.append(pair["verdict"] == pair["truth"])
+            true = pair["truth"].split(" or ")
+            right.append(pair["verdict"] in true)
             undecided.append(pair["verdict"] == "undecided")
-            wrong = pair["verdict"] not in (pair["truth"], "undecided")
+            wrong = pair["verdict"] not in (*true, "undecided")
             confident.append(wrong and p[pair["verdict"]] >= SURE)
-            truth.append(p[pair["truth"]])
+            truth.append(sum(p[own] for own in true))
     columns = {"right": right, "undecided": undecided, "confidently wrong": confident, "p(truth)": truth}
     return {name: float(np.average(values, weights=weight)) for name, values in columns.items()}
 
@@ -42,7 +43,7 @@ def verdicts(records: Sequence[Record]) -> dict[str, float]:
 def reliability(records: Sequence[Record]) -> tuple[list[dict[str, float]], float]:
     """Bins of the most probable verdict's probability, and the expected calibration error over them."""
     rows = [
-        (max(pair["p"]), VERDICTS[int(np.argmax(pair["p"]))] == pair["truth"], 1.0 / len(record["pairs"]))
+        (max(pair["p"]), VERDICTS[int(np.argmax(pair["p"]))] in pair["truth"].split(" or "), 1.0 / len(record["pairs"]))
         for record in records for pair in record["pairs"]
     ]
     p, right, weight = (np.array(own, dtype=float) for own in zip(*rows, strict=True))

@@ -20,7 +20,7 @@ SMALL = 4.0
 SLIGHT = 0.1
 """A harm an observation less than this share of what another task of the trunk gains an observation is none."""
 
-BETTER = 1.0
+BETTER = 2.0
 """Paired standard errors by which another arrangement that was tried must beat the screen's to be recommended."""
 
 
@@ -102,34 +102,42 @@ def balance(trial: Trial, other: Trial) -> tuple[float, float, float]:
     return gain, se, SMALL * float(np.sqrt(np.sum(weights**2)))
 
 
-def total(trial: Trial, other: Trial, weights: np.ndarray) -> tuple[float, float]:
-    """Weighted difference in ELPD of all tasks, and its paired standard error.
+def by_row(trial: Trial, other: Trial) -> np.ndarray:
+    """Differences in log predictive density of every task, rows × T: 0 where it has no cell that was left out.
 
-    Cells of one row are summed first: they are not independent.
+    Cells of one row are not independent: rows are what standard errors are of.
     """
-    by_row = np.zeros(trial.tasks.n_rows)
-    for rows, ours, theirs, own in zip(trial.rows, trial.pointwise, other.pointwise, weights, strict=True):
-        np.add.at(by_row, rows, own * (ours - theirs))
-    by_row = by_row[np.unique(np.concatenate(trial.rows))]
-    return float(by_row.sum()), float(np.sqrt(len(by_row) * by_row.var()))
+    gaps = np.zeros((trial.tasks.n_rows, trial.tasks.n_tasks))
+    for t, (rows, ours, theirs) in enumerate(zip(trial.rows, trial.pointwise, other.pointwise, strict=True)):
+        np.add.at(gaps[:, t], rows, ours - theirs)
+    return gaps[np.unique(np.concatenate(trial.rows))]
+
+
+def total(trial: Trial, other: Trial, weights: np.ndarray) -> tuple[float, float]:
+    """Weighted difference in ELPD of all tasks, and its paired standard error."""
+    gaps = by_row(trial, other) @ weights
+    return float(gaps.sum()), float(np.sqrt(len(gaps) * gaps.var()))
 
 
 def sharing(shared: Sequence[Trial], decoupled: Trial) -> np.ndarray:
     """For every two tasks the factor on the odds of merge and of weight from what that does to predictions, 2 × T × T.
 
-    A task's difference in ELPD d has a standard error s, to which differences of `SMALL` nats are added as noise; with
-    a flat prior on the true difference the odds that it is a gain are Φ(d/s) / Φ(−d/s). A gain says nothing of how
-    functions relate (a shared trunk also regularises), a harm makes sharing less probable. 1 where tasks do not share.
+    The difference in ELPD d of both tasks together has a paired standard error s, to which differences of `SMALL` nats
+    a task are added as noise; with a flat prior on the true difference the odds that it is a gain are Φ(d/s) / Φ(−d/s).
+    A gain says nothing of how functions relate (a shared trunk also regularises), a harm makes sharing less probable.
+    1 where tasks do not share.
     """
     n = decoupled.tasks.n_tasks
     factor = np.ones((2, n, n))
     for trial in shared:
-        difference, se = trial.over(decoupled)
-        z = difference / np.hypot(se, SMALL)
+        gaps = by_row(trial, decoupled)
+        each, spread = gaps.sum(axis=0), len(gaps) * np.atleast_2d(np.cov(gaps, rowvar=False, ddof=0))
+        own = np.diag(spread)
+        difference = each[:, None] + each
+        z = difference / np.sqrt(np.maximum(own[:, None] + own + 2.0 * spread, 0.0) + 2.0 * SMALL**2)
         odds = np.exp(np.minimum(log_ndtr(z) - log_ndtr(-z), 0.0))
-        both = np.minimum(odds[:, None], odds)
         code = codes(labels_of(trial.arrangement, trial.tasks.names))
-        factor = np.where(np.stack([code == 0, code == 1]), np.minimum(factor, both), factor)
+        factor = np.where(np.stack([code == 0, code == 1]), np.minimum(factor, odds), factor)
     return factor
 
 

@@ -55,9 +55,10 @@ MAX_GAP = 3.0
 P_NESTED = 0.15
 #: Share of those that are sums with one common part.
 P_ONE_COMMON = 0.15
-#: How much rarer than no signal is one too weak to be seen. At this a permuted outcome is decoupled with a probability
-#: of .77, since nothing in the data tells it from a weak sibling.
-UNSEEN = 0.1
+#: How much rarer than no signal is one too weak to be seen in so many cells. At this a permuted outcome is decoupled
+#: with a probability of .77, since nothing in the data tells it from a weak sibling. What can be seen is a correlation
+#: of the task with its function of order 1 / √n; such small ones are taken to be uniform, so that fewer hide in more.
+UNSEEN, UNSEEN_CELLS = 0.1, 300
 RHO_LIMITS = (0.3, 0.95)
 RHO = np.array([-1.0, -0.95, -0.85, -0.7, -0.5, -0.3, 0.0, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0])
 #: Log Bayes factors are divided by this: the dictionary is finite and modes stand for integrals, so the raw ones
@@ -209,19 +210,21 @@ def _compare(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Arra
     log_common += np.log(P_ONE_COMMON)
     log_correlated = np.logaddexp(float(logsumexp(density)) - np.log(len(density)), log_common)
     log_representation = with_selective + at_zero
-    log_null = noise_gain + float(logsumexp([
-        np.log1p(-P_NULL) + np.log(P_NULL) + b.log_null_ratio,
+    # Task a without signal, task b, or both.
+    nulls = noise_gain + np.array([
         np.log1p(-P_NULL) + np.log(P_NULL) + a.log_null_ratio,
+        np.log1p(-P_NULL) + np.log(P_NULL) + b.log_null_ratio,
         2 * np.log(P_NULL) + a.log_null_ratio + b.log_null_ratio,
-    ]))
+    ])
+    rarity = _log_unseen(np.array([len(a.cells.y), len(b.cells.y), max(len(a.cells.y), len(b.cells.y))]))
     unrelated = np.logaddexp(np.log(0.5) + noise_gain, np.log(0.5) + with_dense + at_zero)
-    log_decouple = float(np.logaddexp(2 * np.log1p(-P_NULL) + unrelated, log_null))
+    log_decouple = float(np.logaddexp(2 * np.log1p(-P_NULL) + unrelated, logsumexp(nulls)))
 
     evidence = np.array([
         log_merge, np.log1p(-P_REPRESENTATION) + log_correlated, np.log(P_REPRESENTATION) + log_representation,
         log_decouple,
     ])
-    unseen = log_null + np.log(UNSEEN)
+    unseen = float(logsumexp(nulls + rarity))
     verdicts = np.logaddexp(
         [evidence[0], np.logaddexp(evidence[1], evidence[2]), evidence[3]], [unseen, unseen, -np.inf]
     ) / TEMPERATURE
@@ -255,6 +258,11 @@ def _compare(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Arra
         float(np.sqrt(max(square - mean**2, 0.0))), residual, scale, kind, *gains,
         len(a.cells.y), len(b.cells.y), dictionary.inputs(ranked[0]),
     )
+
+
+def _log_unseen(n: Array) -> Array:
+    """Log of how much rarer than no signal is one too weak to be seen in n cells."""
+    return np.minimum(np.log(UNSEEN) + 0.5 * np.log(UNSEEN_CELLS / n), 0.0)
 
 
 def _correlated(table: Array) -> tuple[Array, Array]:

@@ -41,20 +41,34 @@ NOTHING = trial(APART, [0.0] * 3)
 
 
 def test_harm_lowers_the_odds_of_sharing_by_its_probability() -> None:
-    """Standard error √50 · 0.4 and 4 nats beside it; the worse of two tasks counts, a gain does not."""
-    factor = decide.sharing([trial(SHARED, [-6.0, 5.0, 20.0], spread=0.4)], NOTHING)
-    z = -6.0 / np.hypot(0.4 * np.sqrt(ROWS), 4.0)
+    """What two tasks lose together counts, with the standard error of rows, on which both have the same noise here."""
+    factor = decide.sharing([trial(SHARED, [-11.0, 5.0, 20.0], spread=0.4)], NOTHING)
+    z = -6.0 / np.hypot(2 * 0.4 * np.sqrt(ROWS), 4.0 * np.sqrt(2.0))
     odds = stats.norm.cdf(z) / stats.norm.cdf(-z)
     assert factor.shape == (2, 3, 3)
     off = ~np.eye(3, dtype=bool)
     assert np.all(factor[0][off] == 1.0)
-    assert factor[1, 0, 1] == pytest.approx(odds) and factor[1, 0, 2] == pytest.approx(odds)
-    assert factor[1, 1, 2] == 1.0
+    assert factor[1, 0, 1] == pytest.approx(odds)
+    # The third task gains more than the first loses.
+    assert factor[1, 0, 2] == 1.0 and factor[1, 1, 2] == 1.0
     np.testing.assert_array_equal(factor, factor.transpose(0, 2, 1))
 
 
+def test_rows_of_one_task_only_count_for_it() -> None:
+    """Tasks on different rows: their noises add as independent ones do."""
+    half = [np.arange(ROWS // 2), np.arange(ROWS // 2, ROWS), np.arange(ROWS)]
+    noise = np.tile([0.4, -0.4], ROWS // 2)[: ROWS // 2]
+    pointwise = [-8.0 / len(half[0]) + noise[: len(half[0])], noise[: len(half[0])], np.zeros(ROWS)]
+    own = dataclasses.replace(trial(SHARED, [0.0] * 3), rows=half, pointwise=pointwise)
+    nothing = dataclasses.replace(NOTHING, rows=half, pointwise=[np.zeros(len(rows)) for rows in half])
+    gaps = decide.by_row(own, nothing)
+    assert gaps.shape == (ROWS, 3) and np.all(gaps[ROWS // 2 :, 0] == 0.0)
+    z = gaps.sum() / np.sqrt(ROWS * gaps.sum(axis=1).var() + 32.0)
+    assert decide.sharing([own], nothing)[1, 0, 1] == pytest.approx(stats.norm.cdf(z) / stats.norm.cdf(-z))
+
+
 def test_harm_to_one_head_is_no_harm_to_one_trunk() -> None:
-    factor = decide.sharing([trial(PAIR, [-9.0, 0.0, -9.0])], NOTHING)
+    factor = decide.sharing([trial(PAIR, [-12.0, 0.0, -9.0])], NOTHING)
     assert factor[0, 0, 1] < 0.05 and factor[1, 0, 1] == 1.0
     # Task c shares with nobody.
     assert factor[0, 0, 2] == factor[1, 0, 2] == 1.0

@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 TYPED := build/typed
 
-.PHONY: demo test test-all lint bench calibration verdicts clean
+.PHONY: demo test test-all lint docs bench calibration verdicts clean
 
 demo: $(INSTALLED)
 	$(BIN)/python case_studies/health_care_use.py
@@ -18,13 +18,22 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# mypy reads folders, not the mapping of models/ to bmtl.models: it is shown bmtl and models/ in one folder of links.
+# mypy and mkdocstrings read folders, not the mapping of models/ to bmtl.models: they are shown bmtl and models/ in one
+# folder of links.
+define links
+rm -rf $(TYPED)
+mkdir -p $(TYPED)/bmtl
+ln -s $(CURDIR)/bmtl/* $(CURDIR)/models $(TYPED)/bmtl/
+endef
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
-	rm -rf $(TYPED)
-	mkdir -p $(TYPED)/bmtl
-	ln -s $(CURDIR)/bmtl/* $(CURDIR)/models $(TYPED)/bmtl/
+	$(links)
 	cd $(TYPED) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p bmtl
+
+docs: $(INSTALLED)
+	$(links)
+	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.drawn_pairs
@@ -43,5 +52,5 @@ clean:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e ".[test,studies]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test,studies,docs]"
 	touch $@

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.patches import FancyBboxPatch, Patch
 
+from bmtl.arrangement import Arrangement
 from bmtl.report.style import COLOURS, FAINT, INK, ink_on, label, title
 
 if TYPE_CHECKING:
@@ -19,8 +20,30 @@ def draw(fig: FigureBase, advice: Advice) -> None:
     """Draw inputs, trunks, heads and tasks from left to right on an empty figure."""
     found = advice.arrangement
     ax = fig.subplots()
-    ax.set_axis_off()
     title(fig, "Best-supported arrangement (undecided)" if advice.verdict == "undecided" else "Arrangement")
+    y = boxes(ax, found)
+    words = {"merge": "merged: one head", "weight": "weighted: one trunk", "decouple": "decoupled: own trunk"}
+    fig.legend(
+        handles=[Patch(color=COLOURS[key], label=text) for key, text in words.items()],
+        loc="outside lower center", ncols=3, handlelength=1, columnspacing=1.2,
+    )
+    notes = ["−  follows its head with the sign flipped"] if found.flipped else []
+    pairs = advice.pairs[advice.pairs["verdict"] == "undecided"]
+    if 0 < len(pairs) <= 3:
+        names = pairs[["task_a", "task_b"]].to_numpy()
+        notes += [f"undecided: {label(a, 28, 1)} – {label(b, 28, 1)}" for a, b in names]
+    elif len(pairs):
+        notes.append(f"{len(pairs)} of {len(advice.pairs)} pairs are undecided")
+    for note in notes:
+        ax.text(50, y - 0.25, note, ha="center", va="center", fontsize=8, color=FAINT)
+        y += 0.4
+    ax.set_xlim(-0.5, 100.5)
+    ax.set_ylim(y - 0.45, -0.6)
+
+
+def boxes(ax: Axes, found: Arrangement) -> float:
+    """Draw an arrangement between 0 and 100 across, a unit a task downwards; where it ends is what is returned."""
+    ax.set_axis_off()
     # Across: the middles and half-widths of the four columns. Down: one row a task.
     (x_in, h_in), (x_trunk, h_trunk), (x_head, h_head), (x_task, h_task) = (7, 7), (29, 8), (51, 8), (82, 18)
     y, number = 0.0, 0
@@ -52,23 +75,7 @@ def draw(fig: FigureBase, advice: Advice) -> None:
     for y_trunk, colour in middles:
         _line(ax, x_in + h_in, y_in, x_trunk - h_trunk, y_trunk, colour)
     _box(ax, x_in, y_in, h_in, "inputs", FAINT, light=True)
-    words = {"merge": "merged: one head", "weight": "weighted: one trunk", "decouple": "decoupled: own trunk"}
-    fig.legend(
-        handles=[Patch(color=COLOURS[key], label=text) for key, text in words.items()],
-        loc="outside lower center", ncols=3, handlelength=1, columnspacing=1.2,
-    )
-    notes = ["−  follows its head with the sign flipped"] if found.flipped else []
-    pairs = advice.pairs[advice.pairs["verdict"] == "undecided"]
-    if 0 < len(pairs) <= 3:
-        names = pairs[["task_a", "task_b"]].to_numpy()
-        notes += [f"undecided: {label(a, 28, 1)} – {label(b, 28, 1)}" for a, b in names]
-    elif len(pairs):
-        notes.append(f"{len(pairs)} of {len(advice.pairs)} pairs are undecided")
-    for note in notes:
-        ax.text(50, y - 0.25, note, ha="center", va="center", fontsize=8, color=FAINT)
-        y += 0.4
-    ax.set_xlim(-0.5, 100.5)
-    ax.set_ylim(y - 0.45, -0.6)
+    return y
 
 
 def _box(ax: Axes, x: float, y: float, half: float, text: str, colour: str, light: bool = False) -> None:

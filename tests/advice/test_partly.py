@@ -7,8 +7,9 @@ import pytest
 
 from bmtl.advice.candidate import Candidate
 from bmtl.advice.features import Dictionary, sum_of
+from bmtl.advice.hypotheses import RHO
 from bmtl.advice.partly import COMMON, SHARE, nested, one_common_part
-from bmtl.advice.screen import RHO, PairEvidence, screen
+from bmtl.advice.screen import PairEvidence, screen
 from bmtl.tasks import Tasks
 
 ROWS = 300

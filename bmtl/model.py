@@ -75,8 +75,10 @@ def private(e: Any, features: Any, plan: Plan, widths: tuple[int, ...]) -> Any:
     return layers(e, "head_", features, plan.n_heads, widths)
 
 
-def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) -> None:
-    """``η_p = c_p ± a_t f_h(x)`` and the outcomes of every family given ``η`` and their noise.
+def observe(
+    e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale, causes: Any = 0.0
+) -> None:
+    """``η_p = c_p ± a_t f_h(x) + causes_p`` and the outcomes of every family given ``η`` and their noise.
 
     Parameters
     ----------
@@ -86,11 +88,13 @@ def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) 
         Their tasks' intercepts and amplitudes.
     noise : Scale
         Prior of the families' noise parameters.
+    causes : array, shape (P, rows), optional
+        What outcomes of other tasks add to linear predictors, where tasks share rows.
     """
     design = data.design
     a = heads.amplitude[..., plan.task_of] * e.asarray(plan.sign)
     if data.task is None:
-        eta = heads.intercept[..., None] + a[..., None] * f[..., plan.head_of, :]
+        eta = heads.intercept[..., None] + a[..., None] * f[..., plan.head_of, :] + causes
     for block in data.blocks():
         family, members = block.family, block.tasks
         # Linear predictors of the block's tasks, ``tasks × predictors of one``.

@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 
 import bmtl
 from benchmarks import record
-from bmtl import relations, trunks
+from bmtl import EdgePrior, relations, trunks
 from bmtl.diagnostics import Calibration, simulation_based_calibration
 from bmtl.families import FAMILIES
 from bmtl.fitting.settings import GUIDES
-from bmtl.models import Decoupled, Merged, SharedTrunk
+from bmtl.model import explained
+from bmtl.models import CausalTasks, Decoupled, Merged, SharedTrunk
 
 Array = NDArray[np.float64]
 
@@ -78,7 +79,7 @@ NO_PARTS = {"ACTIVATIONS", "Gaussian", "Heads", "Relation", "Trunk"}
 
 
 class Case(NamedTuple):
-    """A model with its parts, by name; on `Decoupled` and `Merged` heads are independent."""
+    """A model with its parts, by name; but for `SharedTrunk` heads are independent."""
 
     model: str
     family: str
@@ -94,7 +95,14 @@ class Case(NamedTuple):
         assert trunk is not None
         if self.model == "SharedTrunk":
             return SharedTrunk(trunk, relation=RELATIONS[self.relation])
+        if self.model == "CausalTasks":
+            # Simulated is under one graph: here that in which every task acts on all later ones.
+            return CausalTasks(trunk, EdgePrior(required=[("y0", "y1"), ("y0", "y2"), ("y1", "y2")]))
         return {"Decoupled": Decoupled, "Merged": Merged}[self.model](trunk)
+
+    def tasks(self) -> bmtl.Tasks:
+        """Example tasks; rows that have all of them where tasks act on each other."""
+        return explained(self.build(), example(self.family))
 
 
 BASE = Case("SharedTrunk", "gaussian", "Independent", "Identity")
@@ -125,7 +133,8 @@ def cases(every: bool = False) -> list[Case]:
     models, families, own, usable = parts()
     if every:
         found = [Case(*names) for names in product(models, families, own, usable)]
-        return [case for case in found if case.model == "SharedTrunk" or case.relation == "Independent"]
+        found = [case for case in found if case.model == "SharedTrunk" or case.relation == "Independent"]
+        return [case for case in found if (case.model, case.family) != ("CausalTasks", "categorical")]
     turns = [
         *(BASE._replace(family=name) for name in families),
         *(BASE._replace(relation=name) for name in own),
@@ -164,7 +173,7 @@ def run(
     case: Case, method: str, simulations: int, seed: int, guides: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Label and summary of each calibration of a case: one by NUTS, or one a guide."""
-    tasks = example(case.family)
+    tasks = case.tasks()
     if method == "nuts":
         yield "nuts", summary(simulation_based_calibration(case.build(), tasks, "nuts", simulations, seed))
         return

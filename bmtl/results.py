@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,13 @@ from bmtl.diagnostics.convergence import checks, problems
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
 from bmtl.errors import FitError
 from bmtl.fitting.settings import point_trunk
-from bmtl.model import Model
+from bmtl.model import Model, explained
 from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
+    from bmtl.causal import Intervention
+    from bmtl.causal.consequences import Consequences
+    from bmtl.causal.fitted import FittedDraws
     from bmtl.fitting.draws import Draws
     from bmtl.fitting.settings import Settings
 
@@ -79,6 +82,11 @@ class Fit:
         return trees.build(self)
 
     @cached_property
+    def explained(self) -> Tasks:
+        """The tasks with those cells that the model explains, of which log-likelihoods are: all, for most models."""
+        return explained(self.model, self.tasks)
+
+    @cached_property
     def noise(self) -> dict[str, np.ndarray]:
         """Noise of every task that has one, ``chains × draws``, in the user's units; a vector (last) if it is one.
 
@@ -100,6 +108,8 @@ class Fit:
     @cached_property
     def checks(self) -> pd.DataFrame:
         """Convergence checks: check, of, value, limit, passed, needed (see `bmtl.diagnostics.checks`)."""
+        if self.draws.checked is not None:
+            return self.draws.checked
         quantities: dict[str, np.ndarray] = {}
         if self.draws.stats:
             some = self.tasks.keep_cells([_spread(len(rows), CHECKED_CELLS) for rows in self.tasks.rows])
@@ -270,7 +280,8 @@ class Fit:
             Groups ``mean`` (posterior draws of the expected outcome) and ``predictions`` (drawn outcomes), each with
             one variable a task of dimensions ``chain, draw, row``. The mean of a categorical or ordinal outcome is
             the probability of each label, with the dimension ``category_<task>``; its predictions are codes, counted
-            from 0 in the order of the attribute ``labels``.
+            from 0 in the order of the attribute ``labels``. Outcomes that have causes are drawn after them, and their
+            mean is given the drawn causes.
 
         Raises
         ------
@@ -282,7 +293,12 @@ class Fit:
         exposures = new_exposures(self.tasks, exposure, len(x))
         codes = task_noise.new_groups(self, group, len(x))
         seed = self.seed if seed is None else seed
-        found = replay.predict(self.model, self.tasks, self.flat, x, exposures, seed, codes)
+        if self.causal:
+            from bmtl.causal.fitted import predicted
+
+            found = predicted(self.effects.draws, x, exposures, seed)
+        else:
+            found = replay.predict(self.model, self.tasks, self.flat, x, exposures, seed, codes)
         return trees.predicted(self.tasks, *found, self.draws.shape)
 
     def score(self, tasks: Tasks) -> pd.DataFrame:
@@ -291,7 +307,8 @@ class Fit:
         Parameters
         ----------
         tasks : Tasks
-            Some of the fit's tasks, by name, made from other rows in the same way.
+            Some of the fit's tasks, by name, made from other rows in the same way; all of them where outcomes have
+            causes, whose observed outcomes they are then scored given.
 
         Returns
         -------
@@ -302,10 +319,54 @@ class Fit:
         Raises
         ------
         TaskError
-            If a task is not in the fit or is of another family, inputs or their levels are not those of the fit, or
+            If a task is not in the fit or is of another family, or is missing that may be a cause, inputs or their levels are not those of the fit, or
             groups of rows are missing where noises differ by group.
         """
         return scores.score(self, tasks)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model's outcomes act on each other."""
+        return "edge" in self.draws.sites
+
+    @cached_property
+    def effects(self) -> Consequences[FittedDraws]:
+        """What tasks do to each other, averaged over the posterior over their graphs: tables and interventions.
+
+        Besides the methods of the fit it has `total` and `relations`; see `bmtl.causal.Consequences`. Functions of the
+        inputs are the trunk's; their straight lines (`mechanisms`) are least squares on all inputs.
+
+        Raises
+        ------
+        TypeError
+            If the outcomes of the model do not act on each other.
+        """
+        if not self.causal:
+            raise TypeError(f"the outcomes of {type(self.model).__name__} do not act on each other: fit a CausalTasks")
+        from bmtl.causal.consequences import Consequences
+        from bmtl.causal.fitted import FittedDraws
+
+        draws = FittedDraws.of(self.model, self.tasks, self.flat)
+        return Consequences(self.tasks, draws, self.draws.constants["edge_probability"])
+
+    def edges(self) -> pd.DataFrame:
+        """Which task acts on which, and by how much; see `bmtl.causal.Consequences.edges`. Of `CausalTasks` only."""
+        return self.effects.edges()
+
+    def do(
+        self, values: Mapping[str, Any], X: Any = None, *, exposure: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> Intervention:
+        """Outcomes where tasks are set from outside; see `bmtl.causal.Consequences.do`. Of `CausalTasks` only."""
+        return self.effects.do(values, X, exposure=exposure, seed=self.seed if seed is None else seed)
+
+    def paths(self, a: str, b: str) -> pd.DataFrame:
+        """Directed paths from a to b; see `bmtl.causal.Consequences.paths`. Of `CausalTasks` only."""
+        return self.effects.paths(a, b)
+
+    def mechanisms(self, inputs: Sequence[str] | None = None, *, direct: bool = False) -> pd.DataFrame:
+        """Inputs that push tasks apart; see `bmtl.causal.Consequences.mechanisms`. Of `CausalTasks` only."""
+        return self.effects.mechanisms(inputs, direct=direct)
 
     def extend(
         self,

@@ -96,12 +96,7 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
     TaskWarning
         If rows are left out because a task is missing there.
     """
-    tasks.require(2, "a posterior over graphs")
-    if tasks.layout != "wide":
-        raise TaskError("tasks made from groups of rows are not observed together: no edge between them can be learned")
-    several = [name for name, own in zip(tasks.names, tasks.families, strict=True) if own.n_predictors > 1]
-    if several:
-        raise TaskError(f"categorical tasks cannot be part of a graph yet: {quoted(several)}")
+    check(tasks)
     rows = complete(tasks)
     needed = tasks.n_tasks + 3
     counts = listing(f"{name!r} {n}" for name, n in zip(tasks.names, tasks.n_cells, strict=True))
@@ -117,6 +112,16 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
         raise TaskError(f"on the rows that have all tasks, next to all cells are intervened of {quoted(few)}")
     groups, blocks = grouped(tasks, rows, found.z, found.own, most_groups)
     return replace(found, inputs=blocks, input_names=tuple(group.name for group in groups), groups=groups)
+
+
+def check(tasks: Tasks) -> None:
+    """Raise `TaskError` if there can be no graph of these tasks."""
+    tasks.require(2, "a posterior over graphs")
+    if tasks.layout != "wide":
+        raise TaskError("tasks made from groups of rows are not observed together: no edge between them can be learned")
+    several = [name for name, own in zip(tasks.names, tasks.families, strict=True) if own.n_predictors > 1]
+    if several:
+        raise TaskError(f"categorical tasks cannot be part of a graph yet: {quoted(several)}")
 
 
 def complete(tasks: Tasks) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,14 @@ from bmtl.errors import TaskError
 from bmtl.families import Family
 from bmtl.tasks import Tasks
 
+D = TypeVar("D", bound=Draws)
+
 MOST_ROWS = 200
 """Rows of the tasks on which interventions are drawn where no new inputs are given."""
 
 
 @dataclass(frozen=True, eq=False)
-class Consequences:
+class Consequences(Generic[D]):
     """Joint draws of a graph and the coefficients on its edges, and what follows from them.
 
     Intervals hold 89% of the draws. An outcome enters its effects in its own units, a lognormal one as its logarithm.
@@ -48,7 +50,7 @@ class Consequences:
     """
 
     tasks: Tasks
-    draws: Draws
+    draws: D
     edge_probabilities: Array
 
     def edges(self) -> pd.DataFrame:
@@ -233,7 +235,7 @@ class Consequences:
 
 
 @dataclass(frozen=True, eq=False)
-class Effects(Consequences):
+class Effects(Consequences[ClosedDraws]):
     """Consequences of a posterior over graphs, with coefficients in closed form.
 
     Attributes
@@ -241,7 +243,6 @@ class Effects(Consequences):
     posterior : DagPosterior
     """
 
-    draws: ClosedDraws
     posterior: DagPosterior
     _seed: int = field(repr=False)
 

@@ -217,7 +217,7 @@ def linear_predictor(
 
 
 def predictors_at(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """Linear predictors of tasks with one each at standardised inputs ``x``, on the modelled scale, ``draws × T × n``."""
+    """Linear predictors, one a task, at standardised inputs ``x`` and on the modelled scale, ``draws × T × n``."""
     design = design_of(tasks)
     found = np.empty((len(next(iter(sites.values()))), tasks.n_tasks, len(x)))
     for part, block, value in read(model, design, inputs_only(x, design), sites, _eta):
@@ -264,7 +264,7 @@ def _per_task(
     rows: np.ndarray | None = None,
     fitted: Tasks | None = None,
 ) -> list[np.ndarray]:
-    """What the reader gives at the cells of each task that the model explains (at some rows), ``draws × cells × …``."""
+    """What the reader gives at each task's cells that the model explains (at some rows), ``draws × cells × …``."""
     design = design_of(tasks) if fitted is None else replace(design_of(fitted), n_rows=tasks.n_rows)
     total = len(next(iter(sites.values())))
     values = arrays(tasks, design)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import xarray as xr
 from bmtl import replay, scores, task_functions, task_noise, trees
 from bmtl._outcomes import new_exposures
 from bmtl.arrangement import Arrangement
+from bmtl.causal_fit import CausalFit
 from bmtl.diagnostics.convergence import checks, problems
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
 from bmtl.errors import FitError
@@ -23,9 +24,6 @@ from bmtl.model import Model, explained
 from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
-    from bmtl.causal import Intervention
-    from bmtl.causal.consequences import Consequences
-    from bmtl.causal.fitted import FittedDraws
     from bmtl.fitting.draws import Draws
     from bmtl.fitting.settings import Settings
 
@@ -34,7 +32,7 @@ CHECKED_CELLS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(CausalFit):
     """A fitted model.
 
     Made by `bmtl.fit` or `bmtl.load`.
@@ -319,54 +317,10 @@ class Fit:
         Raises
         ------
         TaskError
-            If a task is not in the fit or is of another family, or is missing that may be a cause, inputs or their levels are not those of the fit, or
-            groups of rows are missing where noises differ by group.
+            If a task is not in the fit, is of another family or missing that may be a cause, inputs or their levels are
+            not those of the fit, or groups of rows are missing where noises differ by group.
         """
         return scores.score(self, tasks)
-
-    @property
-    def causal(self) -> bool:
-        """Whether the model's outcomes act on each other."""
-        return "edge" in self.draws.sites
-
-    @cached_property
-    def effects(self) -> Consequences[FittedDraws]:
-        """What tasks do to each other, averaged over the posterior over their graphs: tables and interventions.
-
-        Besides the methods of the fit it has `total` and `relations`; see `bmtl.causal.Consequences`. Functions of the
-        inputs are the trunk's; their straight lines (`mechanisms`) are least squares on all inputs.
-
-        Raises
-        ------
-        TypeError
-            If the outcomes of the model do not act on each other.
-        """
-        if not self.causal:
-            raise TypeError(f"the outcomes of {type(self.model).__name__} do not act on each other: fit a CausalTasks")
-        from bmtl.causal.consequences import Consequences
-        from bmtl.causal.fitted import FittedDraws
-
-        draws = FittedDraws.of(self.model, self.tasks, self.flat)
-        return Consequences(self.tasks, draws, self.draws.constants["edge_probability"])
-
-    def edges(self) -> pd.DataFrame:
-        """Which task acts on which, and by how much; see `bmtl.causal.Consequences.edges`. Of `CausalTasks` only."""
-        return self.effects.edges()
-
-    def do(
-        self, values: Mapping[str, Any], X: Any = None, *, exposure: Mapping[str, Any] | None = None,
-        seed: int | None = None,
-    ) -> Intervention:
-        """Outcomes where tasks are set from outside; see `bmtl.causal.Consequences.do`. Of `CausalTasks` only."""
-        return self.effects.do(values, X, exposure=exposure, seed=self.seed if seed is None else seed)
-
-    def paths(self, a: str, b: str) -> pd.DataFrame:
-        """Directed paths from a to b; see `bmtl.causal.Consequences.paths`. Of `CausalTasks` only."""
-        return self.effects.paths(a, b)
-
-    def mechanisms(self, inputs: Sequence[str] | None = None, *, direct: bool = False) -> pd.DataFrame:
-        """Inputs that push tasks apart; see `bmtl.causal.Consequences.mechanisms`. Of `CausalTasks` only."""
-        return self.effects.mechanisms(inputs, direct=direct)
 
     def extend(
         self,
@@ -439,6 +393,7 @@ class Fit:
             "method": self.method,
             "engine": f"{self.engine} on {self.device}",
             "draws": f"{chains} × {draws}",
+            **({"graphs": str(len(np.unique(self.flat["edge"], axis=0)))} if self.causal else {}),
             "seed": str(self.seed),
             "seconds": f"{self.draws.seconds:.1f}",
             **({"added": ", ".join(self.added)} if self.added else {}),

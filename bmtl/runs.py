@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bmtl.data import Design, arrays
+from bmtl.diagnostics.convergence import COLUMNS
 from bmtl.fitting.draws import Draws
 from bmtl.model import explained
 from bmtl.tasks import Tasks
@@ -76,19 +77,19 @@ def values_of(model: Any, tasks: Tasks, design: Design) -> dict[str, np.ndarray]
     return values
 
 
-def pooled(runs: Runs, found: Sequence[Draws], tables: Sequence[pd.DataFrame], seconds: float) -> Draws:
+def pooled(runs: Runs, found: Sequence[Any], tables: Sequence[pd.DataFrame], seconds: float) -> Draws:
     """Draws of all runs in proportion to their weights, as many as one run has.
 
     Parameters
     ----------
     found : sequence of Draws
-        Of each run, which remember what it was given.
+        Of each run; they remember what it was given.
     tables : sequence of DataFrame
         Convergence checks of each run.
     seconds : float
         That all of them took.
     """
-    chains, n = found[0].shape
+    n = found[0].shape[1]
     counts = _shares(runs.weights, n)
     # Of each run draws evenly apart, and the runs' draws evenly among each other.
     places = [(np.arange(count) + 0.5) / count for count in counts if count]
@@ -101,20 +102,18 @@ def pooled(runs: Runs, found: Sequence[Draws], tables: Sequence[pd.DataFrame], s
 
     sites = {name: joined([own.sites[name] for own in kept]) for name in kept[0].sites}
     sites |= {name: np.where(sites[given] != 0, sites[name], np.float32(0.0)) for name, given in runs.only.items()}
-    ratio = None
+    optimised: dict[str, Any] = {}
+    longest: Any = max(found, key=lambda own: np.size(own.trace))
+    if longest.elbo is not None:
+        levels = np.array([np.max(own.elbo) for own in found])
+        optimised |= {"trace": longest.trace[[np.argmax(longest.elbo)]], "elbo": np.atleast_1d(runs.weights @ levels)}
     if kept[0].log_ratio is not None:
         # Of each run relative to its evidence, for which its ELBO stands.
-        ratio = joined([np.asarray(own.log_ratio - np.max(own.elbo))[None] for own in kept])[0]
-    longest = max(found, key=lambda own: 0 if own.trace is None else np.size(own.trace))
-    elbo = None
-    if longest.elbo is not None:
-        elbo = np.array([sum(w * np.max(own.elbo) for w, own in zip(runs.weights, found, strict=True))])
+        optimised["log_ratio"] = joined([(own.log_ratio - np.max(own.elbo))[None] for own in kept])[0]
     return Draws(
         sites=sites,
         stats={name: joined([own.stats[name] for own in kept]) for name in kept[0].stats},
-        trace=None if longest.trace is None else longest.trace[[int(np.argmax(longest.elbo))]],
-        elbo=elbo,
-        log_ratio=ratio,
+        **optimised,
         settled=all(own.settled for own in found),
         seconds=seconds,
         constants=dict(runs.constants),
@@ -126,9 +125,9 @@ def worst(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Of each check the row that fails, or else is nearest to failing, in any of the tables."""
     every = pd.concat(tables, ignore_index=True)
     sign = np.where(every["limit"].str.startswith("≥"), -1.0, 1.0)
-    order = every.assign(gap=sign * every["value"]).sort_values(["passed", "gap"], ascending=[True, False])
-    first = order.drop_duplicates(["check", "of"]).index.sort_values()
-    return every.loc[first].reset_index(drop=True)
+    place = every.groupby(["check", "of"], sort=False).ngroup()
+    order = every.assign(gap=sign * every["value"], place=place).sort_values(["passed", "gap"], ascending=[True, False])
+    return order.drop_duplicates("place").sort_values("place")[COLUMNS].reset_index(drop=True)
 
 
 def _shares(weights: np.ndarray, n: int) -> np.ndarray:

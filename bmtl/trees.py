@@ -82,8 +82,8 @@ def build(fit: Fit) -> xr.DataTree:
         dims["noise"] = ["noise_task"]
         coords["noise_task"] = list(noises)
     if "edge" in posterior:
-        dims |= dict.fromkeys(("edge", "slope", "edge_probability"), ["cause", "effect"])
-        coords |= dict.fromkeys(("cause", "effect"), list(tasks.names))
+        dims |= {name: ["cause", "effect"] for name in ("edge", "slope", "edge_probability")}
+        coords |= {"cause": list(tasks.names), "effect": list(tasks.names)}
     own_dims, own_coords = cells(fit.explained, labels)
     dims, coords = dims | own_dims, coords | own_coords
     chains, n_draws = draws.shape

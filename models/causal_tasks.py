@@ -8,8 +8,8 @@ task may be moved by the outcomes of others, its causes in a directed acyclic gr
     η_t(x) = c_t + a_t · φ(x)·w_t/√k + Σ_{u → t in G} b_ut v_u
     y_t ~ family(η_t(x), σ_t)
 
-so that p(y_1 … y_T | x, G) = Π_t p(y_t | φ(x), y of the causes of t): a cause counts with its observed outcome. s_t is 1
-for a standardised outcome and else the family's usual spread of η_t, as in the scores of `bmtl.causal`.
+so that p(y_1 … y_T | x, G) = Π_t p(y_t | φ(x), y of the causes of t): a cause counts with its observed outcome. s_t is
+1 for a standardised outcome and else the family's usual spread of η_t.
 
 The graph is summed out before: its posterior is that of `bmtl.causal.dag_posterior` (Pearl, *Causality*, 2009, chapters
 1 to 3, on what G means). The program runs once under each of a few graphs that stand for it (Fearnhead & Clifford,

@@ -133,8 +133,8 @@ def pair() -> Any:
 def programs() -> SimpleNamespace:
     """Programs run by hand: ``draw`` sites from the prior, and the log-joint of a model at given sites.
 
-    ``draw(model, tasks, seed, values=None)`` gives site values; ``numpyro``/``pyro`` ``(model, tasks, sites, values=None)`` the
-    log-joint, with other arrays in the place of those of the tasks if ``values`` are given.
+    ``draw(model, tasks, seed, values=None)`` gives site values; ``numpyro``/``pyro`` ``(model, tasks, sites,
+    values=None)`` the log-joint, with other arrays in the place of those of the tasks if ``values`` are given.
     """
     import jax
     import numpyro

@@ -141,13 +141,12 @@ def outcomes(tasks: Tasks, rows: NDArray[np.int64]) -> Columns:
     y = np.column_stack([own[i] for own, i in zip(tasks.y, at, strict=True)])
     of = zip(tasks.families, y.T, tasks.names, strict=True)
     values, centre, scale = zip(*(_located(family, own, name) for family, own, name in of), strict=True)
+    exposure = np.column_stack([e[i] for e, i in zip(tasks.exposure, at, strict=True)])
     own = np.ones(y.shape, dtype=bool)
     for t, marks in enumerate(tasks.intervened):
         own[:, t] = ~marks[at[t]]
-    return Columns(
-        tasks.names, tasks.families, rows, (np.column_stack(values) - centre) / scale, y,
-        np.column_stack([e[i] for e, i in zip(tasks.exposure, at, strict=True)]), np.array(centre), np.array(scale), own,
-    )
+    z = (np.column_stack(values) - centre) / scale
+    return Columns(tasks.names, tasks.families, rows, z, y, exposure, np.array(centre), np.array(scale), own)
 
 
 def is_located(family: Family, y: Array) -> bool:

@@ -2,8 +2,8 @@
 
 Given its graph, a draw is a model with one equation a task, in the user's units:
     η_t = f_t(x) + Σ_u b_ut v_u,    y_t ~ family_t(η_t, σ_t),
-with v_u the parent's outcome, the logarithm of a lognormal one. In closed form f_t(x) = c_t + Σ_p a_pt x_p, with columns
-of inputs x_p as in `bmtl.causal.inputs`; of a fitted model it is what `bmtl.causal.fitted` reads off.
+with v_u the parent's outcome, the logarithm of a lognormal one. In closed form f_t(x) = c_t + Σ_p a_pt x_p, with
+columns of inputs x_p as in `bmtl.causal.inputs`; of a fitted model it is what `bmtl.causal.fitted` reads off.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ class Simulated:
         self.fixed = {name: jnp.asarray(value) for name, value in values.items() if not name.startswith("y/")}
         self._outcomes = {name: jnp.asarray(value) for name, value in values.items() if name.startswith("y/")}
         self._model = model
-        self._rows = [rows[np.unique(np.linspace(0, len(rows) - 1, ROWS).astype(int))] for rows in explained(model, tasks).rows]
+        cells = explained(model, tasks).rows
+        self._rows = [rows[np.unique(np.linspace(0, len(rows) - 1, ROWS).astype(int))] for rows in cells]
         self.latent = self.latent_of(model)
         truth, own, finite = jax.jit(jax.vmap(self._draw))(jax.random.split(jax.random.PRNGKey(seed), simulations))
         kept = np.flatnonzero(finite)

@@ -130,16 +130,16 @@ def sample(
         If the ELBO of no restart is finite, or a log-density is not where NUTS starts.
     """
     if isinstance(settings, NUTS):
-        full = [{**values, **own} for own in each or [{}]]
         if engine == "pyro":
             if settings.marginal:
                 raise ValueError("marginal=True is for the numpyro engine")
             from bmtl.fitting import pyro_nuts
 
+            full = [{**values, **own} for own in each or [{}]]
             return [pyro_nuts.run(model, design, own, settings, seed, progress, device) for own in full]
         from bmtl.fitting import numpyro_nuts
 
-        return [numpyro_nuts.run(model, design, own, settings, seed, progress) for own in full]
+        return numpyro_nuts.run(model, design, values, settings, seed, each, progress)
     if engine == "pyro":
         from bmtl.fitting import pyro_svi
 

@@ -31,7 +31,7 @@ def prior_draws(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> 
 
 def outcomes(model: Model, tasks: Tasks, sites: dict[str, np.ndarray], seed: int = 0) -> list[np.ndarray]:
     """Outcomes at draws of the sites, ``draws × cells`` of each task; where outcomes have causes, these come first."""
-    if not hasattr(model, "given_prior"):
+    if "edge" not in sites:
         return replay.replicate(model, tasks, sites, seed)
     exposure = np.ones((tasks.n_tasks, tasks.n_rows))
     for own, rows, values in zip(exposure, tasks.rows, tasks.exposure, strict=True):

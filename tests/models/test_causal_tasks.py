@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -12,14 +15,17 @@ from scipy import stats
 import bmtl
 from bmtl import replay
 from bmtl.causal import dag_posterior, effects
+from bmtl.causal.fitted import FittedDraws, predicted
 from bmtl.data import Data, Design
 from bmtl.engine.pyro import PyroEngine
 from bmtl.engine.replay import Replay
 from bmtl.fitting import numpyro_latent, pyro_latent
-from bmtl.model import explained
+from bmtl.model import explained, specification
 from bmtl.models import CausalTasks, SharedTrunk
 from bmtl.noise import ByGroup, Known
+from bmtl.prior import prior_draws
 from bmtl.runs import values_of
+from bmtl.storage import restore
 from bmtl.trunks import MLP, Identity
 
 EDGES = [("size", "count"), ("tail", "count"), ("count", "any"), ("size", "burst"), ("any", "burst")]
@@ -36,10 +42,7 @@ def given(tasks, model, edges=EDGES) -> tuple[dict[str, np.ndarray], np.ndarray]
 @pytest.fixture(scope="module")
 def marked(five):
     """`five` with some cells of a task set from outside."""
-    from dataclasses import replace
-
-    marks = tuple(np.arange(n) % 3 == 0 if name == "size" else np.zeros(n, dtype=bool)
-                  for name, n in zip(five.names, five.n_cells, strict=True))
+    marks = tuple((np.arange(n) % 3 == 0) & (name == "size") for name, n in zip(five.names, five.n_cells, strict=True))
     return replace(five, intervened=marks)
 
 
@@ -350,6 +353,42 @@ def test_prior_predictive_draws_causes_first() -> None:
     free = bmtl.prior_predictive(CausalTasks(Identity()), tasks, draws=2000, seed=0)["prior"]["edge"].values[0]
     # Three graphs, of which one has no edge: θ is such that tasks have one parent on average, or 1 where they cannot.
     np.testing.assert_allclose(free.mean(axis=0), [[0, 1 / 3], [1 / 3, 0]], atol=0.05)
+
+
+def test_every_family_can_be_cause_and_effect(seven) -> None:
+    """Trials and labels included, at the cells there are; sums of shares of labels are one."""
+    tasks = seven.select([name for name in seven.names if name != "colour"])
+    model = CausalTasks(Identity(), bmtl.EdgePrior(tiers=[["income", "grade"], ["wins", "cost"], ["share", "visits"]]))
+    drawn = bmtl.prior_predictive(model, tasks, draws=50, seed=0)
+    assert drawn["prior"]["edge"].values.any(axis=(0, 1)).sum() > 10
+    for t, name in enumerate(tasks.names):
+        y = drawn["prior_predictive"][name].values[0].astype(float)
+        assert y.shape == (50, tasks.n_cells[t]) and tasks.families[t].valid(y).all()
+        assert tasks.families[t].valid_exposure(y, np.broadcast_to(tasks.exposure[t], y.shape)).all()
+    sites = prior_draws(model, tasks, 50, 0)
+    means, _ = predicted(FittedDraws.of(model, tasks, sites), tasks.Z, np.full((6, 40), 5.0), 0)
+    grade = means[tasks.index("grade")]
+    assert grade.shape == (50, 40, 4)
+    np.testing.assert_allclose(grade.sum(axis=-1), 1.0, rtol=1e-5)
+
+
+def test_specification_there_and_back() -> None:
+    known = bmtl.EdgePrior([("a", "b")], [("b", "c")], tiers=[["a"], ["b", "c"]], expected_parents=0.5)
+    model = CausalTasks(Identity(), known, graphs=3)
+    assert restore(json.loads(json.dumps(specification(model)))) == model
+
+
+@pytest.mark.slow
+def test_nuts_under_several_graphs(unsure) -> None:
+    """Slopes of each direction are those in closed form, up to the prior."""
+    fit = bmtl.fit(CausalTasks(Identity(), graphs=4), unsure, method="nuts", warmup=400, draws=600, target_accept=0.99)
+    assert len(np.unique(fit.flat["edge"], axis=0)) > 1
+    closed = effects(unsure, dag_posterior(unsure), graphs=2000, draws=2).edges().set_index(["cause", "effect"])
+    own = fit.edges().set_index(["cause", "effect"])
+    for edge in (("a", "b"), ("b", "a")):
+        low, high = closed.loc[edge, "slope_low"], closed.loc[edge, "slope_high"]
+        for end in ("", "_low", "_high"):
+            assert abs(own.loc[edge, f"slope{end}"] - closed.loc[edge, f"slope{end}"]) < 0.2 * (high - low)
 
 
 @pytest.mark.slow

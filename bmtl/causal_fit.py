@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from bmtl.model import Model
 from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from bmtl.causal import Consequences, Intervention
     from bmtl.causal.fitted import FittedDraws
     from bmtl.fitting.draws import Draws
@@ -38,6 +37,12 @@ class CausalFit:
     def causal(self) -> bool:
         """Whether the model's outcomes act on each other."""
         return "edge" in self.draws.sites
+
+    @property
+    def _graphs(self) -> str:
+        """How many graphs draws are of, and how much of the posterior over graphs these are, in words."""
+        count = len(np.unique(self.flat["edge"], axis=0))
+        return f"{count}, together of probability {float(self.draws.constants['graph_probability']):.2f}"
 
     @cached_property
     def effects(self) -> Consequences[FittedDraws]:

@@ -393,7 +393,7 @@ class Fit(CausalFit):
             "method": self.method,
             "engine": f"{self.engine} on {self.device}",
             "draws": f"{chains} × {draws}",
-            **({"graphs": str(len(np.unique(self.flat["edge"], axis=0)))} if self.causal else {}),
+            **({"graphs": self._graphs} if self.causal else {}),
             "seed": str(self.seed),
             "seconds": f"{self.draws.seconds:.1f}",
             **({"added": ", ".join(self.added)} if self.added else {}),

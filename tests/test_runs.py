@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from bmtl.causal.runs import fewer
+from bmtl.causal import EdgePrior
+from bmtl.causal.runs import fewer, graph_runs
 from bmtl.diagnostics.convergence import COLUMNS
 from bmtl.fitting.draws import Draws
 from bmtl.runs import Runs, pooled, worst
@@ -67,6 +70,23 @@ def test_the_likeliest_run() -> None:
     best = Runs({"edge": np.array([5.0, 6.0, 7.0])}, np.array([0.2, 0.5, 0.3])).likeliest()
     assert len(best) == 1 and best.weights == [1.0]
     np.testing.assert_array_equal(best.arrays[0]["given/edge"], 6.0)
+
+
+def test_graphs_of_chains_that_disagree_are_a_failed_check(monkeypatch, pair) -> None:
+    graphs = np.zeros((4000, 2, 2), dtype=bool)
+    graphs[:3000, 0, 1] = graphs[3000:3900, 1, 0] = True
+    posterior = SimpleNamespace(
+        draw=lambda n, seed: graphs, edges=pd.DataFrame(graphs.mean(axis=0)), method="mcmc",
+        diagnostics={"r_hat": 1.2, "converged": False},
+    )
+    monkeypatch.setattr("bmtl.causal.runs.dag_posterior", lambda tasks, prior, seed: posterior)
+    runs = graph_runs(pair, EdgePrior(), 8, 0)
+    assert list(runs.checks["of"]) == ["edges"] and not runs.checks["passed"].any() and runs.checks["needed"].all()
+    np.testing.assert_allclose(np.sort(runs.weights), [0.025, 0.225, 0.75])
+    np.testing.assert_allclose(np.tensordot(runs.weights, runs.given["edge"], 1), graphs.mean(axis=0), atol=1e-7)
+    few = graph_runs(pair, EdgePrior(), 2, 0)
+    assert len(few) == 2 and few.weights.max() == pytest.approx(0.75)
+    assert float(few.constants["graph_probability"]) in (pytest.approx(0.775), pytest.approx(0.975))
 
 
 @pytest.mark.parametrize("n", [3, 8, 40])

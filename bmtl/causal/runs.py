@@ -30,8 +30,9 @@ def explained(tasks: Tasks) -> Tasks:
 
 
 def graph_runs(tasks: Tasks, prior: EdgePrior, most: int, seed: int) -> Runs:
-    """Runs under at most so many graphs, ``edge`` (T, T), row → column, and the probability of each edge.
+    """Runs under at most so many graphs, ``edge`` (T, T), row → column.
 
+    Constants are ``edge_probability`` (T, T) and ``graph_probability``, what the graphs that are fitted have together.
     The posterior is that of `bmtl.causal.dag_posterior`, whose errors and warnings these are.
     """
     posterior = dag_posterior(tasks, prior, seed=seed)
@@ -41,10 +42,10 @@ def graph_runs(tasks: Tasks, prior: EdgePrior, most: int, seed: int) -> Runs:
     if posterior.method == "mcmc":
         r_hat, good = posterior.diagnostics["r_hat"], posterior.diagnostics["converged"]
         checks = pd.DataFrame([("R-hat", "edges", r_hat, f"≤ {MAX_R_HAT}", good, True)], columns=COLUMNS)
-    return Runs(
-        {"edge": graphs[kept].astype(np.float32)}, weights, {"slope": "edge"},
-        {"edge_probability": posterior.edges.to_numpy()}, checks,
-    )
+    constants = {
+        "edge_probability": posterior.edges.to_numpy(), "graph_probability": np.array(counts[kept].sum() / N_DRAWS)
+    }
+    return Runs({"edge": graphs[kept].astype(np.float32)}, weights, {"slope": "edge"}, constants, checks)
 
 
 def prior_graphs(tasks: Tasks, prior: EdgePrior, draws: int, seed: int) -> np.ndarray:

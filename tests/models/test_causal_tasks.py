@@ -261,6 +261,7 @@ def test_what_is_saved_is_read(sem, sampled, tmp_path) -> None:
     assert tree["posterior"]["edge"].sel(cause="a", effect="b").all()
     assert float(tree["constant_data"]["edge_probability"].sel(cause="b", effect="c")) == pytest.approx(1.0)
     assert back.elpd().equals(sampled.elpd())
+    assert back.summary() == sampled.summary() and back.summary()["graphs"] == "1, together of probability 1.00"
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +285,7 @@ def test_draws_hold_graphs_in_proportion_to_their_posterior(unsure, mixed) -> No
     np.testing.assert_allclose(share, posterior, atol=0.03)
     p = mixed.edges().set_index(["cause", "effect"])["p"]
     assert p["a", "b"] == pytest.approx(posterior[0, 1], abs=1e-12)
+    assert mixed.summary()["graphs"].endswith("together of probability 1.00")
     # Slopes are of their own graph: of b on a where the edge leads there.
     tables = mixed.edges().set_index(["cause", "effect"])
     y = unsure.y[0], unsure.y[1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bmtl import _inputs
 from bmtl.arrangement import Arrangement, Plan
 from bmtl.families import Family
 from bmtl.tasks import Tasks
@@ -53,6 +54,8 @@ class Design:
         Prior of the intercept of each linear predictor; a task has one, or one a category.
     amplitude_scale, unit : ndarray, shape (T,)
         Prior scale of the function's amplitude, and the user's unit of each outcome.
+    cause_loc, cause_scale : ndarray, shape (T,)
+        Mean and standard deviation of modelled outcomes as they enter the linear predictors of other tasks.
     reference : dict
         Block name to what its family's own parameters are centred at (see `Family.reference`), a row a task.
     levels : tuple of str
@@ -68,6 +71,8 @@ class Design:
     intercept_scale: np.ndarray
     amplitude_scale: np.ndarray
     unit: np.ndarray
+    cause_loc: np.ndarray
+    cause_scale: np.ndarray
     reference: Mapping[str, np.ndarray]
     levels: tuple[str, ...] = ()
 
@@ -79,10 +84,13 @@ class Design:
             _, y, exposure = zip(*cells, strict=True)
             cells = [(tasks.families[0], np.concatenate(y), np.concatenate(exposure))]
         found = [
-            (family.intercept(y, exposure), family.spread(y, exposure), family.reference(y, exposure))
+            (
+                family.intercept(y, exposure), family.spread(y, exposure), family.reference(y, exposure),
+                _standard(family, y),
+            )
             for family, y, exposure in cells
         ]
-        priors, spreads, references = zip(*found * (tasks.n_tasks // len(found)), strict=True)
+        priors, spreads, references, standards = zip(*found * (tasks.n_tasks // len(found)), strict=True)
         groups = _groups(tasks.families)
         return cls(
             names=tasks.names,
@@ -94,6 +102,8 @@ class Design:
             intercept_scale=np.concatenate([np.broadcast_to(scale, np.shape(loc) or 1) for loc, scale in priors]),
             amplitude_scale=np.array(spreads),
             unit=np.asarray(tasks.y_scale),
+            cause_loc=np.array([loc for loc, _ in standards]),
+            cause_scale=np.array([scale for _, scale in standards]),
             reference={name: np.stack([references[t] for t in members]) for name, members in groups.items()},
             levels=tasks.noise_levels,
         )
@@ -139,8 +149,16 @@ class Design:
         return replace(self, **own, reference={name: values[f"prior/reference/{name}"] for name in self.reference})
 
 
-NUMBERS = ("intercept_loc", "intercept_scale", "amplitude_scale", "unit")
+NUMBERS = ("intercept_loc", "intercept_scale", "amplitude_scale", "unit", "cause_loc", "cause_scale")
 """Fields of a design that hold an array each."""
+
+
+def _standard(family: Family, y: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of outcomes as they enter effects; 0 and 1 where they are standardised already."""
+    if family.standardised:
+        return 0.0, 1.0
+    loc, scale = (float(value) for value in _inputs.mean_and_sd(family.entering(np, y)))
+    return loc, scale if scale > 0 else 1.0
 
 
 def _groups(families: tuple[Family, ...]) -> dict[str, np.ndarray]:
@@ -181,10 +199,10 @@ def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
 
 
 def take_rows(values: Mapping[str, Any], index: Any) -> dict[str, Any]:
-    """A minibatch: the same arrays at some rows."""
+    """A minibatch: the same arrays at some rows; what has no rows stays as it is."""
     by_row = ("x", "task", "group")
     return {
-        name: value if name.startswith("prior/")
+        name: value if name.startswith(("prior/", "given/"))
         else value[index] if name in by_row else value[..., index]
         for name, value in values.items()
     }

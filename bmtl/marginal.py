@@ -221,6 +221,8 @@ def _check(model: Any, design: Design) -> None:
     for name in ("head_widths", "inputs"):
         if getattr(model, name, ()):
             raise ValueError(f"marginal=True needs heads on the trunk's features as they are, without {name}")
+    if hasattr(model, "runs"):
+        raise ValueError(f"marginal=True needs outcomes that do not act on each other, unlike {type(model).__name__}")
     relation = getattr(model, "relation", None)
     if not hasattr(relation, "gaussian"):
         what = type(model).__name__ if relation is None else f"the relation {type(relation).__name__}"

@@ -12,12 +12,19 @@ from bmtl.data import Data, Design
 from bmtl.engine import ENGINES
 from bmtl.noise import ByGroup, Scale
 from bmtl.relations import Heads
+from bmtl.tasks import Tasks
 from bmtl.trunks._base import layers
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A frozen dataclass: its fields are the whole specification, `program` is the probabilistic program."""
+    """A frozen dataclass: its fields are the whole specification, `program` is the probabilistic program.
+
+    A model whose outcomes act on each other has three more methods. ``runs(tasks, seed)`` proposes the `bmtl.runs.Runs`
+    that are fitted and pooled, one for each value of what is summed out beforehand, which its program reads by
+    `Engine.given`. ``explained(tasks)`` gives the tasks with those cells alone that the program explains given the
+    others. ``given_prior(tasks, draws, seed)`` draws what it is given from its prior, a dict of ``draws × …``.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -26,6 +33,23 @@ class Model(Protocol):
 
     def program(self, e: Any, data: Data) -> None:
         """Sample the latent variables and observe the data, in the engine ``e``."""
+
+
+def explained(model: Any, tasks: Tasks) -> Tasks:
+    """The tasks with the cells that a model explains: all, unless it says else."""
+    found: Tasks = model.explained(tasks) if hasattr(model, "explained") else tasks
+    return found
+
+
+def entering(e: Any, data: Data) -> Any:
+    """Outcomes as they enter the linear predictors of other tasks, standardised, ``T × rows``; tasks share rows."""
+    design = data.design
+    values = {
+        t: e.xp.astype(block.family.entering(e.xp, block.y), e.xp.float32)[..., j, :]
+        for block in data.blocks() for j, t in enumerate(block.tasks)
+    }
+    every = e.xp.stack([values[t] for t in range(design.n_tasks)], axis=-2)
+    return (every - e.asarray(design.cause_loc)[:, None]) / e.asarray(design.cause_scale)[:, None]
 
 
 def functions(e: Any, features: Any, heads: Any, trunk_of_head: np.ndarray) -> Any:
@@ -75,8 +99,10 @@ def private(e: Any, features: Any, plan: Plan, widths: tuple[int, ...]) -> Any:
     return layers(e, "head_", features, plan.n_heads, widths)
 
 
-def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) -> None:
-    """``η_p = c_p ± a_t f_h(x)`` and the outcomes of every family given ``η`` and their noise.
+def observe(
+    e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale, causes: Any = 0.0
+) -> None:
+    """``η_p = c_p ± a_t f_h(x) + causes_p`` and the outcomes of every family given ``η`` and their noise.
 
     Parameters
     ----------
@@ -86,11 +112,13 @@ def observe(e: Any, data: Data, f: Any, heads: Heads, plan: Plan, noise: Scale) 
         Their tasks' intercepts and amplitudes.
     noise : Scale
         Prior of the families' noise parameters.
+    causes : array, shape (P, rows), optional
+        What outcomes of other tasks add to linear predictors, where tasks share rows.
     """
     design = data.design
     a = heads.amplitude[..., plan.task_of] * e.asarray(plan.sign)
     if data.task is None:
-        eta = heads.intercept[..., None] + a[..., None] * f[..., plan.head_of, :]
+        eta = heads.intercept[..., None] + a[..., None] * f[..., plan.head_of, :] + causes
     for block in data.blocks():
         family, members = block.family, block.tasks
         # Linear predictors of the block's tasks, ``tasks × predictors of one``.
@@ -181,4 +209,7 @@ def specification(model: Any) -> dict[str, Any]:
     return model
 
 
-__all__ = ["Model", "engines", "functions", "in_trunk", "noise_site", "observe", "private", "specification"]
+__all__ = [
+    "Model", "engines", "entering", "explained", "functions", "in_trunk", "noise_site", "observe", "private",
+    "specification",
+]

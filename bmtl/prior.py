@@ -9,6 +9,7 @@ import xarray as xr
 from arviz_base import from_dict
 
 from bmtl import replay, trees
+from bmtl.causal.fitted import FittedDraws, predicted
 from bmtl.data import arrays
 from bmtl.fitting.fit import check_model
 from bmtl.fitting.numpyro_latent import Latent
@@ -19,11 +20,24 @@ from bmtl.tasks import Tasks
 def prior_draws(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
     """Latent sites drawn from the prior, ``draws × event shape``, on the modelled scale."""
     design = replay.design_of(tasks)
-    values = {name: jnp.asarray(value) for name, value in arrays(tasks, design).items()}
+    given = model.given_prior(tasks, draws, seed) if hasattr(model, "given_prior") else {}
+    own = {f"given/{name}": value[0] for name, value in given.items()}
+    values = {name: jnp.asarray(value) for name, value in (arrays(tasks, design) | own).items()}
     latent = Latent.of(model, design, values)
     keys = jax.random.split(jax.random.PRNGKey(seed), draws)
     found = jax.jit(jax.vmap(lambda key: latent.constrain(latent.start(key, values))))(keys)
-    return {name: np.asarray(value) for name, value in found.items()}
+    return {name: np.asarray(value) for name, value in found.items()} | given
+
+
+def outcomes(model: Model, tasks: Tasks, sites: dict[str, np.ndarray], seed: int = 0) -> list[np.ndarray]:
+    """Outcomes at draws of the sites, ``draws × cells`` of each task; where outcomes have causes, these come first."""
+    if "edge" not in sites:
+        return replay.replicate(model, tasks, sites, seed)
+    exposure = np.ones((tasks.n_tasks, tasks.n_rows))
+    for own, rows, values in zip(exposure, tasks.rows, tasks.exposure, strict=True):
+        own[rows] = values
+    _, new = predicted(FittedDraws.of(model, tasks, sites), tasks.Z, exposure, seed)
+    return [value[:, rows] for value, rows in zip(new, tasks.rows, strict=True)]
 
 
 def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> xr.DataTree:
@@ -36,6 +50,7 @@ def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0
     model : Model
         Not of a torch trunk.
     tasks : Tasks
+        If outcomes have causes, none of them is taken as set from outside.
     draws : int
     seed : int
 
@@ -57,7 +72,7 @@ def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0
         raise ValueError(f"prior_predictive runs on NumPyro, but the trunk of this {type(model).__name__} does not")
     sites = prior_draws(model, tasks, draws, seed)
     labels = trees.variables(tasks.names)
-    replicated = replay.replicate(model, tasks, sites, seed)
+    replicated = outcomes(model, tasks, sites, seed)
     dims, coords = trees.cells(tasks, labels)
     return from_dict(
         {

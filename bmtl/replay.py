@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 
 from bmtl.data import Block, Data, Design, arrays, inputs_only, take_rows
 from bmtl.engine.replay import Replay
-from bmtl.model import Model, engines
+from bmtl.model import Model, engines, explained
 from bmtl.tasks import Tasks
 
 CELLS_AT_ONCE = 4_000_000
@@ -216,6 +216,15 @@ def linear_predictor(
     return _per_task(model, tasks, sites, _eta, fitted=fitted)
 
 
+def predictors_at(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Linear predictors, one a task, at standardised inputs ``x`` and on the modelled scale, ``draws × T × n``."""
+    design = design_of(tasks)
+    found = np.empty((len(next(iter(sites.values()))), tasks.n_tasks, len(x)))
+    for part, block, value in read(model, design, inputs_only(x, design), sites, _eta):
+        found[part, block.tasks] = value
+    return found
+
+
 def predict(
     model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int,
     group: np.ndarray | None = None,
@@ -255,11 +264,11 @@ def _per_task(
     rows: np.ndarray | None = None,
     fitted: Tasks | None = None,
 ) -> list[np.ndarray]:
-    """What the reader gives at each task's observed cells (at some rows), ``draws × cells × …``."""
+    """What the reader gives at each task's cells that the model explains (at some rows), ``draws × cells × …``."""
     design = design_of(tasks) if fitted is None else replace(design_of(fitted), n_rows=tasks.n_rows)
     total = len(next(iter(sites.values())))
     values = arrays(tasks, design)
-    at = list(tasks.rows)
+    at = list(explained(model, tasks).rows)
     if rows is not None:
         values = take_rows(values, rows)
         at = [np.searchsorted(rows, own[np.isin(own, rows)]) for own in at]

@@ -15,11 +15,12 @@ import xarray as xr
 from bmtl import replay, scores, task_functions, task_noise, trees
 from bmtl._outcomes import new_exposures
 from bmtl.arrangement import Arrangement
+from bmtl.causal_fit import CausalFit
 from bmtl.diagnostics.convergence import checks, problems
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
 from bmtl.errors import FitError
 from bmtl.fitting.settings import point_trunk
-from bmtl.model import Model
+from bmtl.model import Model, explained
 from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ CHECKED_CELLS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(CausalFit):
     """A fitted model.
 
     Made by `bmtl.fit` or `bmtl.load`.
@@ -79,6 +80,11 @@ class Fit:
         return trees.build(self)
 
     @cached_property
+    def explained(self) -> Tasks:
+        """The tasks with those cells that the model explains, of which log-likelihoods are: all, for most models."""
+        return explained(self.model, self.tasks)
+
+    @cached_property
     def noise(self) -> dict[str, np.ndarray]:
         """Noise of every task that has one, ``chains × draws``, in the user's units; a vector (last) if it is one.
 
@@ -100,6 +106,8 @@ class Fit:
     @cached_property
     def checks(self) -> pd.DataFrame:
         """Convergence checks: check, of, value, limit, passed, needed (see `bmtl.diagnostics.checks`)."""
+        if self.draws.checked is not None:
+            return self.draws.checked
         quantities: dict[str, np.ndarray] = {}
         if self.draws.stats:
             some = self.tasks.keep_cells([_spread(len(rows), CHECKED_CELLS) for rows in self.tasks.rows])
@@ -270,7 +278,8 @@ class Fit:
             Groups ``mean`` (posterior draws of the expected outcome) and ``predictions`` (drawn outcomes), each with
             one variable a task of dimensions ``chain, draw, row``. The mean of a categorical or ordinal outcome is
             the probability of each label, with the dimension ``category_<task>``; its predictions are codes, counted
-            from 0 in the order of the attribute ``labels``.
+            from 0 in the order of the attribute ``labels``. Outcomes that have causes are drawn after them, and their
+            mean is given the drawn causes.
 
         Raises
         ------
@@ -282,7 +291,12 @@ class Fit:
         exposures = new_exposures(self.tasks, exposure, len(x))
         codes = task_noise.new_groups(self, group, len(x))
         seed = self.seed if seed is None else seed
-        found = replay.predict(self.model, self.tasks, self.flat, x, exposures, seed, codes)
+        if self.causal:
+            from bmtl.causal.fitted import predicted
+
+            found = predicted(self.effects.draws, x, exposures, seed)
+        else:
+            found = replay.predict(self.model, self.tasks, self.flat, x, exposures, seed, codes)
         return trees.predicted(self.tasks, *found, self.draws.shape)
 
     def score(self, tasks: Tasks) -> pd.DataFrame:
@@ -291,7 +305,8 @@ class Fit:
         Parameters
         ----------
         tasks : Tasks
-            Some of the fit's tasks, by name, made from other rows in the same way.
+            Some of the fit's tasks, by name, made from other rows in the same way; all of them where outcomes have
+            causes, whose observed outcomes they are then scored given.
 
         Returns
         -------
@@ -302,8 +317,8 @@ class Fit:
         Raises
         ------
         TaskError
-            If a task is not in the fit or is of another family, inputs or their levels are not those of the fit, or
-            groups of rows are missing where noises differ by group.
+            If a task is not in the fit, is of another family or missing that may be a cause, inputs or their levels are
+            not those of the fit, or groups of rows are missing where noises differ by group.
         """
         return scores.score(self, tasks)
 
@@ -378,6 +393,7 @@ class Fit:
             "method": self.method,
             "engine": f"{self.engine} on {self.device}",
             "draws": f"{chains} × {draws}",
+            **({"graphs": self._graphs} if self.causal else {}),
             "seed": str(self.seed),
             "seconds": f"{self.draws.seconds:.1f}",
             **({"added": ", ".join(self.added)} if self.added else {}),

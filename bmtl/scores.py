@@ -30,6 +30,9 @@ def score(fit: Fit, new: Tasks) -> pd.DataFrame:
         raise TaskError(f"of another family, or with other labels, than in the fit: {quoted(other)}")
     if new.layout != tasks.layout:
         raise TaskError(f"the fit's tasks are {tasks.layout}, the new ones {new.layout}: make both in the same way")
+    if fit.causal and len(new.names) < tasks.n_tasks:
+        missing = [name for name in tasks.names if name not in new.names]
+        raise TaskError(f"outcomes of {type(fit.model).__name__} are scored given their causes: give {quoted(missing)}")
     groups = None
     if task_noise.by_group(fit) > 1:
         labels = None if new.noise_group is None else np.array(new.noise_levels)[new.noise_group]
@@ -43,7 +46,8 @@ def score(fit: Fit, new: Tasks) -> pd.DataFrame:
         )
         for field in ("rows", "y", "exposure")
     }
-    there = replace(tasks, X=inputs_like(tasks, new), **kept, noise_group=groups, intervened=())
+    marks = tuple(new.intervened[place[name]] for name in tasks.names) if fit.causal and new.intervened else ()
+    there = replace(tasks, X=inputs_like(tasks, new), **kept, noise_group=groups, intervened=marks)
     found = dict(zip(tasks.names, replay.log_predictive(fit.model, there, fit.flat, fitted=tasks), strict=True))
     rows = [(name, len(own), own.mean(), own.std() / np.sqrt(len(own))) for name in new.names for own in [found[name]]]
     return pd.DataFrame(rows, columns=["task", "n", "lpd", "se"])

@@ -15,6 +15,8 @@ import xarray as xr
 
 from bmtl import noise, relations, trunks
 from bmtl.arrangement import Arrangement
+from bmtl.causal.edge_prior import EdgePrior
+from bmtl.diagnostics.convergence import COLUMNS
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.settings import METHODS
 from bmtl.results import Fit
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
 FORMAT = 1
 DERIVED = "noise"
 """The one variable of the posterior group that is not a latent site."""
+INPUTS = "inputs"
+"""The one constant that is the tasks' own."""
 
 PARTS = {
     name: getattr(module, name)
     for module in (noise, relations, trunks)
     for name in module.__all__
     if isinstance(getattr(module, name), type)
-} | {"Arrangement": Arrangement} | {kind.__name__: kind for kind in METHODS.values()}
+} | {"Arrangement": Arrangement, "EdgePrior": EdgePrior} | {kind.__name__: kind for kind in METHODS.values()}
 """Classes a saved specification may name, besides the models that installed packages announce as entry points."""
 
 
@@ -45,6 +49,8 @@ def save(fit: Fit, path: str | Path) -> None:
     tree = xr.DataTree(root, children={"saved_tasks": xr.DataTree(_dataset(arrays))})
     for name, node in fit.data.children.items():
         tree[name] = node
+    if fit.draws.checked is not None:
+        tree["saved_checks"] = xr.DataTree(xr.Dataset.from_dataframe(fit.draws.checked))
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     # mkstemp makes private files; a result should be as readable as any file its owner writes.
@@ -90,6 +96,8 @@ def _fit(tree: xr.DataTree, net: Any) -> Fit:
         log_ratio=None if ratio is None else ratio.ravel(),
         settled=bool(attrs["settled"]),
         seconds=float(attrs["seconds"]),
+        constants={name: value for name, value in _arrays_of(tree, "constant_data").items() if name != INPUTS},
+        checked=tree["saved_checks"].to_dataset().to_dataframe()[COLUMNS] if "saved_checks" in tree.children else None,
     )
     return Fit(
         model=restore(json.loads(attrs["model"]), net),

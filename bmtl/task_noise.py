@@ -81,7 +81,7 @@ def new_groups(fit: Fit, group: Any, n: int) -> np.ndarray | None:
 
 def _cells(fit: Fit, t: int) -> dict[str | None, np.ndarray]:
     """Masks of the cells of a task that share a noise, by group; without groups all of them, under None."""
-    rows, group = fit.tasks.rows[t], fit.tasks.noise_group
+    rows, group = fit.explained.rows[t], fit.tasks.noise_group
     if group is None or by_group(fit) == 1:
         return {None: np.ones(len(rows), dtype=bool)}
     return {level: group[rows] == g for g, level in enumerate(fit.tasks.noise_levels)}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RESERVED = frozenset({
     "chain", "draw", "sample", "pred_id", "task", "row", "input", "inputs", "head", "head_of", "feature", "cell",
-    "intercept", "amplitude", "noise", "predictor",
+    "intercept", "amplitude", "noise", "predictor", "edge", "slope", "cause", "effect",
 })
 """Names that ArviZ or this tree use for dimensions and variables; a task's variable must not be called so."""
 
@@ -81,10 +81,13 @@ def build(fit: Fit) -> xr.DataTree:
         posterior["noise"] = np.stack(list(noises.values()), axis=-1)
         dims["noise"] = ["noise_task"]
         coords["noise_task"] = list(noises)
-    own_dims, own_coords = cells(tasks, labels)
+    if "edge" in posterior:
+        dims |= {name: ["cause", "effect"] for name in ("edge", "slope", "edge_probability")}
+        coords |= {"cause": list(tasks.names), "effect": list(tasks.names)}
+    own_dims, own_coords = cells(fit.explained, labels)
     dims, coords = dims | own_dims, coords | own_coords
     chains, n_draws = draws.shape
-    kept = int(np.clip(PREDICTIVE_CELLS // (int(np.sum(tasks.n_cells)) * chains), 1, n_draws))
+    kept = int(np.clip(PREDICTIVE_CELLS // (int(np.sum(fit.explained.n_cells)) * chains), 1, n_draws))
     some = np.linspace(0, n_draws - 1, kept).astype(int)
     flat = {name: value[:, some].reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
     replicated = [value.reshape(chains, kept, -1) for value in replay.replicate(fit.model, tasks, flat, fit.seed)]
@@ -94,8 +97,8 @@ def build(fit: Fit) -> xr.DataTree:
         "posterior": posterior,
         "log_likelihood": dict(zip(labels, fit.log_likelihood, strict=True)),
         "posterior_predictive": dict(zip(labels, replicated, strict=True)),
-        "observed_data": dict(zip(labels, tasks.y, strict=True)),
-        "constant_data": {"inputs": tasks.X},
+        "observed_data": dict(zip(labels, fit.explained.y, strict=True)),
+        "constant_data": {"inputs": tasks.X, **draws.constants},
     }
     if draws.stats:
         groups["sample_stats"] = dict(draws.stats)

@@ -10,18 +10,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import bmtl
-from bmtl import relations, replay
-from bmtl.models import Decoupled, Merged, SharedTrunk
-from bmtl.prior import prior_draws
+from bmtl import EdgePrior, relations, replay
+from bmtl.models import CausalTasks, Decoupled, Merged, SharedTrunk
+from bmtl.prior import outcomes, prior_draws
 from bmtl.report.style import STYLE
 from bmtl.trunks import Fourier, Identity
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#222222"]
 SMOOTH = Fourier(128)
 PANELS = 4
+CHAIN = EdgePrior([("task 1", "task 2"), ("task 2", "task 3")], forbidden=[("task 1", "task 3")])
 LINES: dict[str, tuple[Any, int, int]] = {
     "shared_trunk": (SharedTrunk(Fourier(6)), 3, 1),
     "decoupled": (Decoupled(SMOOTH), 3, 1),
+    "causal_tasks": (CausalTasks(SMOOTH, CHAIN), 3, 1),
     "merged": (Merged(SMOOTH, flipped=("task 3",)), 3, 2),
     "independent": (SharedTrunk(SMOOTH, relations.Independent()), 3, 3),
     "exchangeable": (SharedTrunk(Identity(), relations.Exchangeable()), 8, 1),
@@ -49,14 +51,16 @@ def lines(name: str) -> None:
     x = np.linspace(-2.0, 2.0, 81)
     tasks = example(x[:, None], n_tasks)
     sites = prior_draws(model, tasks, PANELS, seed)
-    functions = replay.linear_predictor(model, tasks, sites)
-    outcomes = replay.replicate(model, tasks, sites, seed)
+    # Where outcomes have causes, functions are what is there without them.
+    alone = {site: 0.0 * value if site == "edge" else value for site, value in sites.items()}
+    functions = replay.predictors_at(model, tasks, alone, tasks.Z)
+    drawn = outcomes(model, tasks, sites, seed)
     fig, axes = plt.subplots(1, PANELS, figsize=(9.0, 2.3), layout="constrained", sharex=True)
     for draw, axis in enumerate(axes):
         for t, colour in zip(range(n_tasks), COLOURS, strict=False):
-            own = (outcomes[t][draw] - tasks.y_centre[t]) / tasks.y_scale[t]
+            own = (drawn[t][draw] - tasks.y_centre[t]) / tasks.y_scale[t]
             axis.plot(x[::4], own[::4], ".", color=colour, alpha=0.45, markersize=4)
-            axis.plot(x, functions[t][draw], color=colour, label=tasks.names[t])
+            axis.plot(x, functions[draw, t], color=colour, label=tasks.names[t])
         axis.set_xlabel("input")
     axes[0].set_ylabel("outcome, standardised")
     if n_tasks <= 3:

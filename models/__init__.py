@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bmtl.models.causal_tasks import CausalTasks
 from bmtl.models.decoupled import Decoupled
 from bmtl.models.merged import Merged
 from bmtl.models.shared_trunk import SharedTrunk
 
-__all__ = ["Decoupled", "Merged", "SharedTrunk"]
+__all__ = ["CausalTasks", "Decoupled", "Merged", "SharedTrunk"]

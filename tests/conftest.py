@@ -133,8 +133,8 @@ def pair() -> Any:
 def programs() -> SimpleNamespace:
     """Programs run by hand: ``draw`` sites from the prior, and the log-joint of a model at given sites.
 
-    ``draw(model, tasks, seed)`` gives site values; ``numpyro``/``pyro`` ``(model, tasks, sites, values=None)`` the
-    log-joint, with other arrays in the place of those of the tasks if ``values`` are given.
+    ``draw(model, tasks, seed, values=None)`` gives site values; ``numpyro``/``pyro`` ``(model, tasks, sites,
+    values=None)`` the log-joint, with other arrays in the place of those of the tasks if ``values`` are given.
     """
     import jax
     import numpyro
@@ -146,9 +146,10 @@ def programs() -> SimpleNamespace:
     from bmtl.engine.numpyro import NumPyroEngine
     from bmtl.engine.pyro import PyroEngine
 
-    def draw(model: Any, tasks: Any, seed: int = 0) -> dict[str, np.ndarray]:
+    def draw(model: Any, tasks: Any, seed: int = 0, values: Any = None) -> dict[str, np.ndarray]:
         design = Design.of(tasks)
-        data = Data(design, {name: jax.numpy.asarray(value) for name, value in arrays(tasks, design).items()})
+        values = arrays(tasks, design) if values is None else values
+        data = Data(design, {name: jax.numpy.asarray(value) for name, value in values.items()})
         with numpyro.handlers.trace() as found, numpyro.handlers.seed(rng_seed=seed):
             model.program(NumPyroEngine(), data)
         return {

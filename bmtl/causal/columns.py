@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
 import numpy as np
@@ -56,9 +56,9 @@ class Columns:
     centre: Array
     scale: Array
     own: NDArray[np.bool_]
-    inputs: tuple[Array, ...]
-    input_names: tuple[str, ...]
-    groups: tuple[Group, ...]
+    inputs: tuple[Array, ...] = ()
+    input_names: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
 
     @property
     def n_tasks(self) -> int:
@@ -96,13 +96,8 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
     TaskWarning
         If rows are left out because a task is missing there.
     """
-    tasks.require(2, "a posterior over graphs")
-    if tasks.layout != "wide":
-        raise TaskError("tasks made from groups of rows are not observed together: no edge between them can be learned")
-    several = [name for name, own in zip(tasks.names, tasks.families, strict=True) if own.n_predictors > 1]
-    if several:
-        raise TaskError(f"categorical tasks cannot be part of a graph yet: {quoted(several)}")
-    rows = reduce(np.intersect1d, tasks.rows)
+    check(tasks)
+    rows = complete(tasks)
     needed = tasks.n_tasks + 3
     counts = listing(f"{name!r} {n}" for name, n in zip(tasks.names, tasks.n_cells, strict=True))
     if len(rows) < needed:
@@ -110,24 +105,48 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
     if len(rows) < tasks.n_rows:
         what = f"{len(rows)} of {tasks.n_rows} rows have all tasks; the others are left out (cells: {counts})"
         warnings.warn(what, TaskWarning, stacklevel=3)
+    found = outcomes(tasks, rows)
+    _reject_collinear(found.z, tasks.names)
+    few = [name for name, n in zip(tasks.names, found.own.sum(axis=0), strict=True) if n < _inputs.MIN_CELLS]
+    if few:
+        raise TaskError(f"on the rows that have all tasks, next to all cells are intervened of {quoted(few)}")
+    groups, blocks = grouped(tasks, rows, found.z, found.own, most_groups)
+    return replace(found, inputs=blocks, input_names=tuple(group.name for group in groups), groups=groups)
+
+
+def check(tasks: Tasks) -> None:
+    """Raise `TaskError` if there can be no graph of these tasks."""
+    tasks.require(2, "a posterior over graphs")
+    if tasks.layout != "wide":
+        raise TaskError("tasks made from groups of rows are not observed together: no edge between them can be learned")
+    several = [name for name, own in zip(tasks.names, tasks.families, strict=True) if own.n_predictors > 1]
+    if several:
+        raise TaskError(f"categorical tasks cannot be part of a graph yet: {quoted(several)}")
+
+
+def complete(tasks: Tasks) -> NDArray[np.int64]:
+    """The rows on which every task is observed."""
+    return reduce(np.intersect1d, tasks.rows)
+
+
+def outcomes(tasks: Tasks, rows: NDArray[np.int64]) -> Columns:
+    """Tasks on rows that have them all, without their inputs.
+
+    Raises
+    ------
+    TaskError
+        If a task is constant there.
+    """
     at = [np.searchsorted(own, rows) for own in tasks.rows]
     y = np.column_stack([own[i] for own, i in zip(tasks.y, at, strict=True)])
     of = zip(tasks.families, y.T, tasks.names, strict=True)
     values, centre, scale = zip(*(_located(family, own, name) for family, own, name in of), strict=True)
-    z = (np.column_stack(values) - centre) / scale
-    _reject_collinear(z, tasks.names)
+    exposure = np.column_stack([e[i] for e, i in zip(tasks.exposure, at, strict=True)])
     own = np.ones(y.shape, dtype=bool)
     for t, marks in enumerate(tasks.intervened):
         own[:, t] = ~marks[at[t]]
-    few = [name for name, n in zip(tasks.names, own.sum(axis=0), strict=True) if n < _inputs.MIN_CELLS]
-    if few:
-        raise TaskError(f"on the rows that have all tasks, next to all cells are intervened of {quoted(few)}")
-    groups, blocks = grouped(tasks, rows, z, own, most_groups)
-    exposure = np.column_stack([e[i] for e, i in zip(tasks.exposure, at, strict=True)])
-    return Columns(
-        tasks.names, tasks.families, rows, z, y, exposure, np.array(centre), np.array(scale), own, blocks,
-        tuple(group.name for group in groups), groups,
-    )
+    z = (np.column_stack(values) - centre) / scale
+    return Columns(tasks.names, tasks.families, rows, z, y, exposure, np.array(centre), np.array(scale), own)
 
 
 def is_located(family: Family, y: Array) -> bool:
@@ -135,15 +154,9 @@ def is_located(family: Family, y: Array) -> bool:
     return family.gaussian_scale(y) is not None or isinstance(family, StudentT)
 
 
-def entering(family: Family, y: Array) -> Array:
-    """Outcomes as they enter their effects: logs of a lognormal task, else as they are observed."""
-    located = family.gaussian_scale(y)
-    return y if located is None else located
-
-
 def _located(family: Family, y: Array, name: str) -> tuple[Array, float, float]:
     """Outcomes as they enter their effects, and their centre and scale."""
-    values = entering(family, y)
+    values = family.entering(np, y)
     if _inputs.is_constant(values):
         raise TaskError(f"task {name!r} is constant on the {len(y)} rows that have all tasks")
     mean, sd = _inputs.mean_and_sd(values)

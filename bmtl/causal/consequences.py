@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ import pandas as pd
 from bmtl._frames import quoted
 from bmtl._inputs import check_names
 from bmtl.causal import paths, words
-from bmtl.causal.draws import Draws, as_gaussian, drawn
+from bmtl.causal.draws import ClosedDraws, Draws, as_gaussian, drawn
 from bmtl.causal.intervene import Intervention, intervene, summary
 from bmtl.causal.posterior import DagPosterior
 from bmtl.causal.split import PARTS, split
@@ -23,12 +23,14 @@ from bmtl.errors import TaskError
 from bmtl.families import Family
 from bmtl.tasks import Tasks
 
+D = TypeVar("D", bound=Draws)
+
 MOST_ROWS = 200
 """Rows of the tasks on which interventions are drawn where no new inputs are given."""
 
 
 @dataclass(frozen=True, eq=False)
-class Effects:
+class Consequences(Generic[D]):
     """Joint draws of a graph and the coefficients on its edges, and what follows from them.
 
     Intervals hold 89% of the draws. An outcome enters its effects in its own units, a lognormal one as its logarithm.
@@ -41,15 +43,15 @@ class Effects:
     Attributes
     ----------
     tasks : Tasks
-    posterior : DagPosterior
     draws : Draws
         Graphs (draws, T, T), slopes and the other coefficients, in the user's units.
+    edge_probabilities : (T, T) array
+        Row → column.
     """
 
     tasks: Tasks
-    posterior: DagPosterior
-    draws: Draws
-    _seed: int = field(repr=False)
+    draws: D
+    edge_probabilities: Array
 
     def edges(self) -> pd.DataFrame:
         """Every edge that is possible: cause, effect, its probability p, and its slope given that it is there.
@@ -57,7 +59,7 @@ class Effects:
         Columns slope, slope_low, slope_high, std, std_low, std_high; NaN for an edge that no graph drawn has. Likeliest
         first.
         """
-        p, names = self.posterior.edges.to_numpy(), self.tasks.names
+        p, names = self.edge_probabilities, self.tasks.names
         rows = []
         for a, b in zip(*np.nonzero(p > 0), strict=True):
             own = self.draws.slopes[self.draws.graphs[:, a, b], a, b]
@@ -97,13 +99,12 @@ class Effects:
         if X is None:
             n = len(own.rows)
             rows = np.sort(rng.choice(n, MOST_ROWS, replace=False)) if n > MOST_ROWS else np.arange(n)
-            design, exposures = own.design[rows], own.exposure[rows].copy()
+            Z, exposures = self.tasks.Z[own.rows[rows]], own.exposure[rows].copy()
         else:
             Z = self.tasks.standardise(X)
-            design = np.hstack([np.empty((len(Z), 0)), *(group.at(Z) for group in own.groups)])
             exposures = np.ones((len(Z), len(own.names)))
         self._expose(exposures, exposure or {}, fixed, given=X is None)
-        outcomes, means = intervene(self.draws, fixed, design, exposures, rng)
+        outcomes, means = intervene(self.draws, fixed, self.draws.at(Z), exposures, rng)
         names = own.names
         return Intervention(
             {names[t]: value for t, value in fixed.items()}, dict(zip(names, outcomes, strict=True)),
@@ -188,6 +189,63 @@ class Effects:
         order = np.lexsort((-np.array(sizes), -found["p_opposite"].to_numpy()))
         return found.iloc[order].reset_index(drop=True)
 
+    def _input_effects(self, name: str, direct: bool) -> Array:
+        """Effects on linear predictors, (S, T), of one unit of an encoded input."""
+        j = self.tasks.inputs.index(name)
+        return self.draws.moved(self.draws.lines(j) / self.tasks.x_scale[j], direct=direct)[0]
+
+    def _pair(self, a: str, b: str) -> tuple[int, int]:
+        pair = self.tasks.index(a), self.tasks.index(b)
+        if a == b:
+            raise TaskError(f"two different tasks are needed, got {a!r} twice")
+        return pair
+
+    def _value(self, name: str, value: Any) -> float:
+        """A value that a task is set to, as it is modelled."""
+        family: Family = self.tasks.families[self.tasks.index(name)]
+        refused = f"task {name!r} ({family.name}) cannot be set to {value!r}"
+        if family.labels:
+            if str(value) not in family.labels:
+                raise TaskError(f"{refused}; its labels are {quoted(family.labels)}")
+            return float(family.labels.index(str(value)))
+        number = isinstance(value, (int, float, np.integer, np.floating, np.bool_))
+        if not number or not family.valid(np.array([float(value)])).all():
+            raise TaskError(f"{refused}: it takes {family.support}")
+        return float(value)
+
+    def _expose(
+        self, exposures: Array, exposure: Mapping[str, Any], fixed: Mapping[int, float], *, given: bool
+    ) -> None:
+        """Write exposures of tasks into the columns of an (n, T) array, and check them."""
+        for name, values in exposure.items():
+            t, values = self.tasks.index(name), np.asarray(values, dtype=float)
+            if not self.tasks.families[t].takes_exposure:
+                raise TaskError(f"task {name!r} ({self.tasks.families[t].name}) takes no exposure")
+            if values.shape not in ((), (len(exposures),)):
+                raise TaskError(f"exposure of {name!r} must be a number or {len(exposures)}, got shape {values.shape}")
+            exposures[:, t] = values
+        for t, (name, family) in enumerate(zip(self.tasks.names, self.tasks.families, strict=True)):
+            if not family.takes_exposure:
+                continue
+            if family.needs_exposure and not given and name not in exposure:
+                raise TaskError(f"task {name!r} ({family.name}) needs an exposure: {family.exposures}")
+            least = np.full(len(exposures), fixed.get(t, 0.0))
+            if not family.valid_exposure(least, exposures[:, t]).all():
+                raise TaskError(f"exposures of {name!r} ({family.name}) must be {family.exposures}")
+
+
+@dataclass(frozen=True, eq=False)
+class Effects(Consequences[ClosedDraws]):
+    """Consequences of a posterior over graphs, with coefficients in closed form.
+
+    Attributes
+    ----------
+    posterior : DagPosterior
+    """
+
+    posterior: DagPosterior
+    _seed: int = field(repr=False)
+
     def split(self, a: str, b: str) -> pd.DataFrame:
         """The correlation of two tasks on the rows of all tasks, split into parts that sum to it.
 
@@ -235,51 +293,6 @@ class Effects:
     def _gaussian(self) -> tuple[Array, Array]:
         return as_gaussian(self.draws, self.posterior._scores, self._seed)
 
-    def _input_effects(self, name: str, direct: bool) -> Array:
-        """Effects on linear predictors, (S, T), of one unit of an encoded input."""
-        own, j = self.draws.columns, self.tasks.inputs.index(name)
-        slot = [line for group in own.groups for line in group.lines].index(j)
-        return self.draws.moved(self.draws.inputs[:, slot] / self.tasks.x_scale[j], direct=direct)[0]
-
-    def _pair(self, a: str, b: str) -> tuple[int, int]:
-        pair = self.tasks.index(a), self.tasks.index(b)
-        if a == b:
-            raise TaskError(f"two different tasks are needed, got {a!r} twice")
-        return pair
-
-    def _value(self, name: str, value: Any) -> float:
-        """A value that a task is set to, as it is modelled."""
-        family: Family = self.tasks.families[self.tasks.index(name)]
-        refused = f"task {name!r} ({family.name}) cannot be set to {value!r}"
-        if family.labels:
-            if str(value) not in family.labels:
-                raise TaskError(f"{refused}; its labels are {quoted(family.labels)}")
-            return float(family.labels.index(str(value)))
-        number = isinstance(value, (int, float, np.integer, np.floating, np.bool_))
-        if not number or not family.valid(np.array([float(value)])).all():
-            raise TaskError(f"{refused}: it takes {family.support}")
-        return float(value)
-
-    def _expose(
-        self, exposures: Array, exposure: Mapping[str, Any], fixed: Mapping[int, float], *, given: bool
-    ) -> None:
-        """Write exposures of tasks into the columns of an (n, T) array, and check them."""
-        for name, values in exposure.items():
-            t, values = self.tasks.index(name), np.asarray(values, dtype=float)
-            if not self.tasks.families[t].takes_exposure:
-                raise TaskError(f"task {name!r} ({self.tasks.families[t].name}) takes no exposure")
-            if values.shape not in ((), (len(exposures),)):
-                raise TaskError(f"exposure of {name!r} must be a number or {len(exposures)}, got shape {values.shape}")
-            exposures[:, t] = values
-        for t, (name, family) in enumerate(zip(self.tasks.names, self.tasks.families, strict=True)):
-            if not family.takes_exposure:
-                continue
-            if family.needs_exposure and not given and name not in exposure:
-                raise TaskError(f"task {name!r} ({family.name}) needs an exposure: {family.exposures}")
-            least = np.full(len(exposures), fixed.get(t, 0.0))
-            if not family.valid_exposure(least, exposures[:, t]).all():
-                raise TaskError(f"exposures of {name!r} ({family.name}) must be {family.exposures}")
-
 
 def effects(tasks: Tasks, posterior: DagPosterior, *, graphs: int = 500, draws: int = 2, seed: int = 0) -> Effects:
     """What tasks do to each other, averaged over the posterior over their graphs.
@@ -322,7 +335,8 @@ def effects(tasks: Tasks, posterior: DagPosterior, *, graphs: int = 500, draws: 
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise TaskError(f"{what} must be a whole number ≥ 1, got {value!r}")
     _reject_others(tasks, posterior)
-    return Effects(tasks, posterior, drawn(posterior._scores, posterior.draw(graphs, seed), draws, seed), seed)
+    found = drawn(posterior._scores, posterior.draw(graphs, seed), draws, seed)
+    return Effects(tasks, found, posterior.edges.to_numpy(), posterior, seed)
 
 
 def _reject_others(tasks: Tasks, posterior: DagPosterior) -> None:

@@ -1,8 +1,9 @@
 """Joint draws of graphs and coefficients, and how far a change of one thing moves the others in each draw.
 
 Given its graph, a draw is a model with one equation a task, in the user's units:
-    η_t = c_t + Σ_p a_pt x_p + Σ_u b_ut v_u,    y_t ~ family_t(η_t, σ_t),
-with columns of inputs x_p as in `bmtl.causal.inputs`, and v_u the parent's outcome, the logarithm of a lognormal one.
+    η_t = f_t(x) + Σ_u b_ut v_u,    y_t ~ family_t(η_t, σ_t),
+with v_u the parent's outcome, the logarithm of a lognormal one. In closed form f_t(x) = c_t + Σ_p a_pt x_p, with
+columns of inputs x_p as in `bmtl.causal.inputs`; of a fitted model it is what `bmtl.causal.fitted` reads off.
 """
 
 from __future__ import annotations
@@ -43,9 +44,6 @@ class Draws:
         Row → column.
     slopes : (S, T, T) array
         Of the column's linear predictor by the row's outcome as it enters; zero without an edge.
-    intercepts : (S, T) array
-    inputs : (S, P, T) array
-        Of columns of inputs; zero where their group does not act.
     noises : tuple of T arrays (S, …)
     sample : int array
         Positions of the rows over which rates are averaged.
@@ -54,13 +52,28 @@ class Draws:
     columns: Columns
     graphs: Flags
     slopes: Array
-    intercepts: Array
-    inputs: Array
     noises: tuple[Array, ...]
     sample: Index
 
     def __len__(self) -> int:
         return len(self.graphs)
+
+    def at(self, Z: Array) -> Array:
+        """What `function` needs to know of standardised inputs Z (n, d)."""
+        raise TypeError(f"{type(self).__name__} does not say what its functions are of")
+
+    @property
+    def sampled(self) -> Array:
+        """The same of the sample of rows."""
+        raise TypeError(f"{type(self).__name__} does not say what its functions are of")
+
+    def function(self, at: Index, t: int, where: Array) -> Array:
+        """f_t in some draws, (len(at), n)."""
+        raise TypeError(f"{type(self).__name__} does not define its functions")
+
+    def lines(self, j: int) -> Array:
+        """Slopes by a standardised input of the straight lines through functions, (S, T)."""
+        raise TypeError(f"{type(self).__name__} does not define its functions")
 
     @cached_property
     def distinct(self) -> tuple[tuple[Flags, Index, list[int]], ...]:
@@ -78,9 +91,9 @@ class Draws:
         found: Array = self.columns.scale[:, None] / self.columns.unit
         return found
 
-    def predictor(self, at: Index, t: int, design: Array, values: Sequence[Array | None]) -> Array:
-        """η_t in some draws, (len(at), n), at columns of inputs (n, P) and values of parents, (n,) or (len(at), n)."""
-        eta = self.intercepts[at, t][:, None] + self.inputs[at, :, t] @ design.T
+    def predictor(self, at: Index, t: int, where: Array, values: Sequence[Array | None]) -> Array:
+        """η_t in some draws, (len(at), n), at inputs (as of `at`) and values of parents, (n,) or (len(at), n)."""
+        eta = self.function(at, t, where)
         for u in np.flatnonzero(self.graphs[at[0], :, t]).tolist():
             eta = eta + self.slopes[at, u, t][:, None] * values[u]
         return eta
@@ -105,7 +118,7 @@ class Draws:
                 continue
             rate = np.empty((len(self), len(rows)))
             for _, at, _ in self.distinct:
-                eta = self.predictor(at, t, own.design[rows], values)
+                eta = self.predictor(at, t, self.sampled, values)
                 high, low = (
                     expected(family, eta + step, self.noise(at, t), own.exposure[rows, t]) for step in (STEP, -STEP)
                 )
@@ -152,13 +165,44 @@ class Draws:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class ClosedDraws(Draws):
+    """S joint draws whose functions are sums of columns of inputs.
+
+    Attributes
+    ----------
+    intercepts : (S, T) array
+    inputs : (S, P, T) array
+        Of columns of inputs; zero where their group does not act.
+    """
+
+    intercepts: Array
+    inputs: Array
+
+    def at(self, Z: Array) -> Array:
+        return np.hstack([np.empty((len(Z), 0)), *(group.at(Z) for group in self.columns.groups)])
+
+    @property
+    def sampled(self) -> Array:
+        return self.columns.design[self.sample]
+
+    def function(self, at: Index, t: int, where: Array) -> Array:
+        found: Array = self.intercepts[at, t][:, None] + self.inputs[at, :, t] @ where.T
+        return found
+
+    def lines(self, j: int) -> Array:
+        slot = [line for group in self.columns.groups for line in group.lines].index(j)
+        found: Array = self.inputs[:, slot]
+        return found
+
+
 def expected(family: Family, eta: Array, noise: Array, exposure: Array) -> Array:
     """Mean outcome; of labels in order, the mean of their codes."""
     mean: Array = family.mean(np, eta, noise, exposure)
     return mean @ np.arange(float(len(family.labels))) if family.labels else mean
 
 
-def drawn(scores: LocalScores, graphs: Flags, repeats: int, seed: int) -> Draws:
+def drawn(scores: LocalScores, graphs: Flags, repeats: int, seed: int) -> ClosedDraws:
     """Coefficients given each of some graphs (G, T, T), ``repeats`` times."""
     own, rng = scores.columns, np.random.default_rng(seed)
     graphs = np.repeat(graphs, repeats, axis=0)
@@ -172,11 +216,15 @@ def drawn(scores: LocalScores, graphs: Flags, repeats: int, seed: int) -> Draws:
         located = is_located(own.families[t], own.y[:1, t])
         intercepts[:, t] = own.centre[t] * located + found[:, 0] * unit - slopes[:, :, t] @ own.centre
         noises.append(noise * unit if located else noise)
-    sample = np.sort(rng.permutation(len(own.rows))[:N_ROWS])
-    return Draws(own, graphs, slopes, intercepts, inputs, tuple(noises), sample)
+    return ClosedDraws(own, graphs, slopes, tuple(noises), sampled(own, rng), intercepts, inputs)
 
 
-def as_gaussian(draws: Draws, scores: LocalScores, seed: int) -> tuple[Array, Array]:
+def sampled(columns: Columns, rng: np.random.Generator) -> Index:
+    """Positions of rows over which rates are averaged."""
+    return np.sort(rng.permutation(len(columns.rows))[:N_ROWS])
+
+
+def as_gaussian(draws: ClosedDraws, scores: LocalScores, seed: int) -> tuple[Array, Array]:
     """Slopes on standardised outcomes (S, T, T) and on inputs (S, P, T), of tasks taken for Gaussian ones.
 
     Those of tasks whose outcome is a linear predictor plus noise are the draws' own.

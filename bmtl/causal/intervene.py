@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bmtl.causal.columns import entering
 from bmtl.causal.draws import Draws, expected
 from bmtl.causal.subsets import Array
 
@@ -55,7 +54,7 @@ class Intervention:
 
 
 def intervene(
-    draws: Draws, values: Mapping[int, float], design: Array, exposure: Array, rng: np.random.Generator
+    draws: Draws, values: Mapping[int, float], where: Array, exposure: Array, rng: np.random.Generator
 ) -> tuple[list[Array], list[Array]]:
     """Outcomes and their means of each task, (S, n).
 
@@ -63,20 +62,20 @@ def intervene(
     ----------
     values : mapping of int to float
         Tasks that are set.
-    design : (n, P) array
-        Columns of inputs.
+    where : array
+        Inputs, as of `Draws.at`.
     exposure : (n, T) array
     """
-    families = draws.columns.families
-    outcomes, means = (list(np.empty((len(families), len(draws), len(design)))) for _ in range(2))
+    families, n = draws.columns.families, len(exposure)
+    outcomes, means = (list(np.empty((len(families), len(draws), n))) for _ in range(2))
     for _, at, order in draws.distinct:
         entered: list[Array | None] = [None] * len(order)
         for t in order:
             family = families[t]
             if t in values:
-                y = mean = np.full((len(at), len(design)), values[t])
+                y = mean = np.full((len(at), n), values[t])
             else:
-                eta, noise = draws.predictor(at, t, design, entered), draws.noise(at, t)
+                eta, noise = draws.predictor(at, t, where, entered), draws.noise(at, t)
                 y, mean = family.draw(rng, eta, noise, exposure[:, t]), expected(family, eta, noise, exposure[:, t])
-            outcomes[t][at], means[t][at], entered[t] = y, mean, entering(family, y)
+            outcomes[t][at], means[t][at], entered[t] = y, mean, family.entering(np, y)
     return outcomes, means

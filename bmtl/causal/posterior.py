@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -166,25 +166,11 @@ def dag_posterior(
     found = columns(tasks, int(np.clip(LOG_COLUMNS - width, FEWEST_GROUPS, MOST_GROUPS)))
     scores = LocalScores(found)
     log_edge = prior.log_edge(n)
-
-    def log_prior(child: int, candidates: list[int]) -> Array:
-        """Of the subsets of some candidates."""
-        subsets = np.arange(1 << len(candidates))
-        needed = sum(1 << i for i, u in enumerate(candidates) if must[u, child])
-        barred = sum(1 << i for i, u in enumerate(candidates) if not may[u, child])
-        allowed = ((subsets & needed) == needed) & ((subsets & barred) == 0)
-        return np.where(allowed, log_edge * np.bitwise_count(subsets), -np.inf)
+    log_prior = _log_prior(may, must, log_edge)
 
     diagnostics: dict[str, Any] = {"rows": len(found.rows), "inputs": list(found.input_names), "max_parents": limit}
     if n <= MOST_EXACT:
-        log_w = np.full((n, 1 << n), -np.inf)
-        for v in range(n):
-            others = [u for u in range(n) if u != v]
-            own = np.arange(1 << (n - 1))
-            log_w[v, (own & (1 << v) - 1) | (own >> v << v + 1)] = scores.table(v, others, limit) + log_prior(v, others)
-        graphs = ExactGraphs(log_w)
-        if graphs.log_total == -np.inf:
-            raise TaskError("the prior allows no graph: its edges and tiers contradict each other")
+        graphs, log_w = _exact(n, lambda v, others: scores.table(v, others, limit) + log_prior(v, others))
 
         def tabulated(child: int, parents: tuple[int, ...]) -> float:
             return float(log_w[child, sum(1 << u for u in parents)])
@@ -220,6 +206,45 @@ def dag_posterior(
         tasks.names, _table(sampled.edges, tasks.names), _table(distinct[int(np.argmax(totals))], tasks.names), "mcmc",
         diagnostics, picked, weight, seed, scores,
     )
+
+
+def draw_prior(prior: EdgePrior, names: Sequence[str], n: int, seed: int = 0) -> Flags:
+    """Graphs from the prior, (n, T, T), row → column, independent.
+
+    Raises
+    ------
+    TaskError
+        If the prior names unknown tasks, leaves some out of its tiers, or allows no graph, or tasks are more than 15.
+    """
+    if len(names) > MOST_EXACT:
+        raise TaskError(f"graphs can be drawn from their prior for up to {MOST_EXACT} tasks, got {len(names)}")
+    log_prior = _log_prior(*prior.allowed(names), prior.log_edge(len(names)))
+    return _exact(len(names), log_prior)[0].draw(n, np.random.default_rng(seed))
+
+
+def _log_prior(may: Flags, must: Flags, log_edge: float) -> Callable[[int, list[int]], Array]:
+    """Child and candidates to the log prior of the subsets of the candidates as its parents."""
+
+    def log_prior(child: int, candidates: list[int]) -> Array:
+        subsets = np.arange(1 << len(candidates))
+        needed = sum(1 << i for i, u in enumerate(candidates) if must[u, child])
+        barred = sum(1 << i for i, u in enumerate(candidates) if not may[u, child])
+        allowed = ((subsets & needed) == needed) & ((subsets & barred) == 0)
+        return np.where(allowed, log_edge * np.bitwise_count(subsets), -np.inf)
+
+    return log_prior
+
+
+def _exact(n: int, table: Callable[[int, list[int]], Array]) -> tuple[ExactGraphs, Array]:
+    """Sums over all graphs of n tasks, and their log weights, from each task's by subset of the others."""
+    log_w = np.full((n, 1 << n), -np.inf)
+    for v in range(n):
+        own = np.arange(1 << (n - 1))
+        log_w[v, (own & (1 << v) - 1) | (own >> v << v + 1)] = table(v, [u for u in range(n) if u != v])
+    graphs = ExactGraphs(log_w)
+    if graphs.log_total == -np.inf:
+        raise TaskError("the prior allows no graph: its edges and tiers contradict each other")
+    return graphs, log_w
 
 
 def _table(values: NDArray[Any], names: tuple[str, ...]) -> pd.DataFrame:

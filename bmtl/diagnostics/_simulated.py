@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
-from bmtl.data import Data, Design, arrays
+from bmtl.data import Data, Design
 from bmtl.engine.replay import Replay
 from bmtl.fitting.numpyro_latent import Latent
-from bmtl.model import Model
+from bmtl.model import Model, explained
+from bmtl.runs import proposed, values_of
 from bmtl.tasks import Tasks
 
 ROWS = 3
@@ -58,15 +59,27 @@ class Simulated:
     dropped : int
         Data sets left out by `keep`, or because their true values or outcomes, or the log-density at them, are not
         finite in float32.
+
+    Raises
+    ------
+    ValueError
+        If outcomes act on each other, and more than one graph is possible.
     """
 
     def __init__(self, model: Model, tasks: Tasks, simulations: int, seed: int) -> None:
         self.design = Design.of(tasks)
-        values = arrays(tasks, self.design)
+        values, runs = values_of(model, tasks, self.design), proposed(model, tasks, seed)
+        if runs is not None:
+            if len(runs) > 1:
+                raise ValueError(f"{len(runs)} graphs are possible: simulate under one, EdgePrior(required=...)")
+            values |= runs.arrays[0]
+        # Outcomes that have causes are drawn again until all causes are those drawn, with the same random numbers.
+        self._passes = 1 if runs is None else tasks.n_tasks
         self.fixed = {name: jnp.asarray(value) for name, value in values.items() if not name.startswith("y/")}
         self._outcomes = {name: jnp.asarray(value) for name, value in values.items() if name.startswith("y/")}
         self._model = model
-        self._rows = [rows[np.unique(np.linspace(0, len(rows) - 1, ROWS).astype(int))] for rows in tasks.rows]
+        cells = explained(model, tasks).rows
+        self._rows = [rows[np.unique(np.linspace(0, len(rows) - 1, ROWS).astype(int))] for rows in cells]
         self.latent = self.latent_of(model)
         truth, own, finite = jax.jit(jax.vmap(self._draw))(jax.random.split(jax.random.PRNGKey(seed), simulations))
         kept = np.flatnonzero(finite)
@@ -94,11 +107,13 @@ class Simulated:
         prior_key, key = jax.random.split(key)
         z = self.latent.start(prior_key, {**self.fixed, **self._outcomes})
         sites = {name: value[None] for name, value in self.latent.constrain(z).items()}
-        engine, data = self._replay(sites, self._outcomes)
-        own = {}
-        for number, block in enumerate(data.blocks()):
-            new = engine.outcome(block).sample(jax.random.fold_in(key, number))[0].astype(block.y.dtype)
-            own["y/" + block.name.removeprefix("y_")] = jnp.where(block.mask, new, block.y)
+        own = self._outcomes
+        for _ in range(self._passes):
+            engine, data = self._replay(sites, own)
+            own = {}
+            for number, block in enumerate(data.blocks()):
+                new = engine.outcome(block).sample(jax.random.fold_in(key, number))[0].astype(block.y.dtype)
+                own["y/" + block.name.removeprefix("y_")] = jnp.where(block.mask, new, block.y)
         return z, own, jnp.isfinite(self.latent.log_density(z, {**self.fixed, **own}))
 
     def _derived(self, sites: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ MIN_BFMI = 0.3
 MAX_K = 0.7
 """Thresholds of Vehtari et al. (Bayesian Analysis, 2021) and of Betancourt (2016) for E-BFMI."""
 
+COLUMNS = ["check", "of", "value", "limit", "passed", "needed"]
+
 MIN_DRAWS_K = 25
 """Draws whose largest fifth are the five that a Pareto tail needs at the least."""
 
@@ -39,7 +41,7 @@ def checks(draws: Draws, quantities: dict[str, np.ndarray]) -> pd.DataFrame:
     rows = _sampled(draws, quantities) if draws.stats else []
     if draws.elbo is not None:
         rows += _optimised(draws)
-    return pd.DataFrame(rows, columns=["check", "of", "value", "limit", "passed", "needed"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _sampled(draws: Draws, quantities: dict[str, np.ndarray]) -> list[tuple]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from bmtl.data import Block
+from bmtl.data import Block, Data
 
 
 class Engine(Protocol):
@@ -47,6 +47,9 @@ class Engine(Protocol):
         log_prob, draw : callable
             Log density of arrays, and arrays from standard normal ones; both with any leading dimensions.
         """
+
+    def given(self, name: str, data: Data) -> Any:
+        """What the run was given and its draws remember, such as a graph: the array ``given/name`` of the data."""
 
     def factor(self, name: str, log_density: Any) -> None:
         """A term of the log-density."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions
 
-from bmtl.data import Block
+from bmtl.data import Block, Data
 
 
 class _Defined(numpyro.distributions.Distribution):
@@ -46,6 +46,9 @@ class NumPyroEngine:
 
     def defined(self, shape: Any, log_prob: Any, noise: Any, draw: Any) -> Any:
         return _Defined(shape, log_prob, noise, draw)
+
+    def given(self, name: str, data: Data) -> Any:
+        return data.values[f"given/{name}"]
 
     def factor(self, name: str, log_density: Any) -> None:
         numpyro.factor(name, log_density)

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions
 import torch
 
-from bmtl.data import Block
+from bmtl.data import Block, Data
 
 
 class _Defined(pyro.distributions.TorchDistribution):
@@ -54,6 +54,9 @@ class PyroEngine:
 
     def defined(self, shape: Any, log_prob: Any, noise: Any, draw: Any) -> Any:
         return _Defined(shape, log_prob, noise, draw, self.device)
+
+    def given(self, name: str, data: Data) -> Any:
+        return data.values[f"given/{name}"]
 
     def factor(self, name: str, log_density: Any) -> None:
         pyro.factor(name, log_density)

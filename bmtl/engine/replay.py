@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bmtl.data import Block
+from bmtl.data import Block, Data
 from bmtl.engine.numpyro import NumPyroEngine
 
 
@@ -32,6 +32,10 @@ class Replaying:
 
     def sample(self, name: str, distribution: Any) -> Any:
         return self.draws[name]
+
+    def given(self, name: str, data: Data) -> Any:
+        """As each draw remembers it; a draw that does not was made under what the data hold."""
+        return self.draws[name] if name in self.draws else data.values[f"given/{name}"]
 
     def factor(self, name: str, log_density: Any) -> None:
         """Nothing: the draws are there."""

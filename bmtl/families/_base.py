@@ -144,6 +144,10 @@ class Family:
         """Outcomes drawn given the linear predictor of each (numpy), of the shape of the broadcast arguments."""
         raise TypeError(f"{type(self).__name__} does not define its draws")
 
+    def entering(self, xp: Any, y: Any) -> Any:
+        """Outcomes as they enter the linear predictors of other tasks: as they are, unless the family says else."""
+        return y
+
     def gaussian_scale(self, y: Array) -> Array | None:
         """Outcomes on the scale on which they are Gaussian around ``eta``; None if there is no such scale."""
         return None

@@ -55,5 +55,8 @@ class LogNormal(Family):
     def draw(self, rng, eta, noise, exposure=1.0):
         return np.exp(rng.normal(eta, noise).clip(-LOG_MEAN_LIMIT, LOG_MEAN_LIMIT))
 
+    def entering(self, xp, y):
+        return xp.log(y)
+
     def gaussian_scale(self, y):
         return np.log(y)

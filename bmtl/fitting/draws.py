@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Draws:
         Wall time.
     guide : Any
         For SVI and MAP: parameters of the best restart's guide, from which other fits can start. Not saved.
+    constants : dict
+        What a model that proposes runs (`bmtl.runs`) keeps with its fit.
+    checked : DataFrame or None
+        Convergence checks of the runs that draws were pooled from.
     """
 
     sites: dict[str, np.ndarray]
@@ -40,6 +45,8 @@ class Draws:
     settled: bool = True
     seconds: float = 0.0
     guide: Any = field(default=None, repr=False)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    checked: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
     def failed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from bmtl import data as arrays_of
 from bmtl import replay
 from bmtl.data import Design
 from bmtl.engine import ENGINES
 from bmtl.errors import ConvergenceWarning, FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
-from bmtl.fitting.settings import NUTS, SVI, Settings, learns_trunk, resolve
-from bmtl.model import Model, engines
+from bmtl.fitting.settings import MAP, NUTS, SVI, Settings, learns_trunk, resolve
+from bmtl.model import Model, engines, explained
 from bmtl.results import Fit
+from bmtl.runs import Runs, pooled, proposed, values_of
 from bmtl.tasks import Tasks
 
 SMALLEST_SPLIT = 10
@@ -84,12 +85,23 @@ def fit(
     check_model(model)
     name, settings = resolve(method, options)
     engine, device = choose(engine, device, name, engines(model))
-    design = Design.of(tasks)
-    values = arrays_of.arrays(tasks, design)
     bars = Progress(progress)
-    settings = choose_trunk(model, tasks, settings, engine, device, seed, bars)
-    (draws,) = sample(model, design, values, settings, engine, device, seed, None, bars)
-    result = Fit(model=model, tasks=tasks, settings=settings, engine=engine, device=device, seed=seed, draws=draws)
+    runs = proposed(model, tasks, seed)
+    if runs is not None and isinstance(settings, MAP):
+        runs = runs.likeliest()
+    settings = choose_trunk(model, tasks, settings, engine, device, seed, bars, runs)
+    start, design = time.perf_counter(), Design.of(tasks)
+    each = None if runs is None else runs.arrays
+    found = sample(model, design, values_of(model, tasks, design), settings, engine, device, seed, each, bars)
+
+    def of(draws: Draws) -> Fit:
+        return Fit(model=model, tasks=tasks, settings=settings, engine=engine, device=device, seed=seed, draws=draws)
+
+    if runs is None:
+        result = of(found[0])
+    else:
+        found = [runs.remembered(own, run) for run, own in enumerate(found)]
+        result = of(pooled(runs, found, [of(own).checks for own in found], time.perf_counter() - start))
     if not result.converged:
         warnings.warn(f"{type(model).__name__}: {result.problems}", ConvergenceWarning, stacklevel=2)
     return result
@@ -118,16 +130,16 @@ def sample(
         If the ELBO of no restart is finite, or a log-density is not where NUTS starts.
     """
     if isinstance(settings, NUTS):
-        full = [{**values, **own} for own in each or [{}]]
         if engine == "pyro":
             if settings.marginal:
                 raise ValueError("marginal=True is for the numpyro engine")
             from bmtl.fitting import pyro_nuts
 
+            full = [{**values, **own} for own in each or [{}]]
             return [pyro_nuts.run(model, design, own, settings, seed, progress, device) for own in full]
         from bmtl.fitting import numpyro_nuts
 
-        return [numpyro_nuts.run(model, design, own, settings, seed, progress) for own in full]
+        return numpyro_nuts.run(model, design, values, settings, seed, each, progress)
     if engine == "pyro":
         from bmtl.fitting import pyro_svi
 
@@ -142,18 +154,24 @@ def sample(
 
 
 def choose_trunk(
-    model: Model, tasks: Tasks, settings: Settings, engine: str, device: str, seed: int, progress: Progress
+    model: Model, tasks: Tasks, settings: Settings, engine: str, device: str, seed: int, progress: Progress,
+    runs: Runs | None = None,
 ) -> Settings:
     """Settings with ``trunk="auto"`` resolved.
 
-    A point, if that predicts a held-out fifth of the rows better beyond noise; else the guide.
+    A point, if that predicts a held-out fifth of the rows better beyond noise (in the likeliest run, of several); else
+    the guide.
     """
     if not isinstance(settings, SVI) or settings.trunk != "auto":
         return settings
     if not learns_trunk(model) or tasks.n_rows < SMALLEST_SPLIT:
         return replace(settings, trunk="guide")
     design = Design.of(tasks)
-    values = arrays_of.arrays(tasks, design)
+    values = values_of(model, tasks, design)
+    own_rows = explained(model, tasks).rows
+    best = None if runs is None else runs.likeliest()
+    if best is not None:
+        values |= best.arrays[0]
     held = np.random.default_rng([seed, 2]).permutation(tasks.n_rows) % 5 == 0
     mask = {name: value & ~held for name, value in values.items() if name.startswith("mask/")}
     (rows,) = np.nonzero(held)
@@ -161,9 +179,10 @@ def choose_trunk(
     for trunk in ("guide", "point"):
         trial = replace(settings, trunk=trunk, restarts=1, draws=min(settings.draws, 200))
         (draws,) = sample(model, design, values, trial, engine, device, seed, [mask], progress)
+        draws = draws if best is None else best.remembered(draws, 0)
         flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
         by_row[trunk] = np.zeros(tasks.n_rows)
-        for own, value in zip(tasks.rows, replay.log_predictive(model, tasks, flat, rows), strict=True):
+        for own, value in zip(own_rows, replay.log_predictive(model, tasks, flat, rows), strict=True):
             np.add.at(by_row[trunk], own[held[own]], value)
     gain = (by_row["point"] - by_row["guide"])[held]
     # A point overfits more the longer it is trained, so it must have earned its place beyond noise.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bmtl.advice.features import Dictionary
-from bmtl.causal.normal import PRECISION, log_evidence
+from bmtl.causal.normal import PRECISION, log_evidence, log_evidence_given, moments
 from bmtl.causal.subsets import Array
 from bmtl.tasks import Tasks
 
@@ -103,7 +104,7 @@ class Group:
 
 
 def grouped(
-    tasks: Tasks, rows: NDArray[np.int64], z: Array, own: NDArray[np.bool_], most: int
+    tasks: Tasks, rows: NDArray[np.int64], z: Array, own: NDArray[np.bool_]
 ) -> tuple[tuple[Group, ...], tuple[Array, ...]]:
     """Groups of columns, one an input column of the user's, and their values on the rows.
 
@@ -112,8 +113,6 @@ def grouped(
     rows : (n,) int array
     z, own : (n, T) arrays
         Standardised tasks, and the cells that are to be explained.
-    most : int
-        Groups at the most; of more, those of least use to any task become one group.
     """
     dictionary = Dictionary(tasks.Z[rows])
     mean = dictionary.Z.mean(axis=0)
@@ -136,17 +135,53 @@ def grouped(
                 curved[name] = Part(part.inputs, part.centre, curve)
     found |= curved
     blocks |= {name: part.at(dictionary.Z) for name, part in curved.items()}
-    groups = [Group(name, (part,)) for name, part in found.items()]
-    if len(found) > most:
-        use = {}
-        for name, block in blocks.items():
-            others = [x for other, x in blocks.items() if other != name]
-            use[name] = max(gain(block, []), gain(block, others))
-        first = sorted(found, key=lambda name: -use[name])[: most - 1]
-        last = [name for name in found if name not in first]
-        groups = [Group(name, (found[name],)) for name in first]
-        groups.append(Group(" + ".join(last), tuple(found[name] for name in last)))
-    return tuple(groups), tuple(group.at(dictionary.Z) for group in groups)
+    groups = tuple(Group(name, (part,)) for name, part in found.items())
+    return groups, tuple(group.at(dictionary.Z) for group in groups)
+
+
+def together(
+    blocks: Sequence[Array], z: Array, own: NDArray[np.bool_], most: int
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """For each task which groups of columns act on it together or not at all: each alone, of up to ``most`` groups.
+
+    Of more, those of no use to the task are taken as one, the first, and those of least use beyond ``most``. Of use is what adds to
+    its evidence as if Gaussian, alone, beside all other groups, or beside them and all other tasks: an input of its
+    effect's is of use beside the effect.
+
+    Parameters
+    ----------
+    blocks : sequence of (n, q) arrays
+    z, own : (n, T) arrays
+        Standardised tasks, and the cells that are to be explained.
+    most : int
+    """
+    K, T = len(blocks), z.shape[1]
+    if K <= most:
+        return (tuple((g,) for g in range(K)),) * T
+    group = np.repeat(np.arange(K), [block.shape[1] for block in blocks])
+    # Other tasks come after the columns of inputs.
+    group = np.concatenate([group, np.full(T - 1, K)])
+    precision = np.concatenate([np.full(block.shape[1], PRECISION * block.shape[1]) for block in blocks])
+    precision = np.concatenate([precision, np.full(T - 1, PRECISION)])
+    found = []
+    for t, cells in enumerate(own.T):
+        A = moments(z[cells, t], np.hstack([*blocks, np.delete(z, t, axis=1)])[cells], precision)
+
+        def evidence(kept: NDArray[np.bool_], A: Array = A, n: int = int(cells.sum())) -> float:
+            return log_evidence_given(A, np.flatnonzero(kept), precision, n)
+
+        alone, beside, everything = evidence(group < 0), evidence(group < K), evidence(group <= K)
+        use = [
+            max(
+                evidence(group == g) - alone, beside - evidence((group < K) & (group != g)),
+                everything - evidence(group != g),
+            )
+            for g in range(K)
+        ]
+        first = sorted((g for g in range(K) if use[g] > 0), key=lambda g: -use[g])[: most - 1]
+        last = tuple(g for g in range(K) if g not in first)
+        found.append((last, *((g,) for g in sorted(first))))
+    return tuple(found)
 
 
 def _gain(z: Array, given: list[Array], block: Array) -> float:

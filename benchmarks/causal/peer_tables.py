@@ -58,13 +58,14 @@ def title(cell: tuple[Any, ...]) -> str:
 
 def show(records: Sequence[Record]) -> None:
     """Print means by cell and in total, and where a peer is ahead."""
-    names = [name for name in dict.fromkeys(name for own in records for name in own["methods"])]
+    names = list(dict.fromkeys(name for own in records for name in own["methods"]))
     peers = [name for name in names if name != "bmtl"]
     for name in peers:
         calibrated(records, name)
     cells = sorted({tuple(own[field] for field in CELL) for own in records})
     for metric in METRICS:
-        print(f"\n{metric}\n{'T    graph   rows  noise     given':37}{'n':>4}" + "".join(f"{name:>10}" for name in names))
+        heads = "".join(f"{name:>10}" for name in names)
+        print(f"\n{metric}\n{'T    graph   rows  noise     given':37}{'n':>4}{heads}")
         for cell in [*cells, None]:
             own = [one for one in records if cell in (None, tuple(one[field] for field in CELL))]
             means = "".join(f"{mean(own, name, metric):10.4f}" for name in names)

@@ -1,9 +1,9 @@
 """Who knows best which task causes which? `bmtl.causal` beside other libraries, on the same standardised problems.
 
-Usage: ``python -m benchmarks.causal.peers [--seeds 20] [--first 0] [--tasks 5 10 20] [--only bmtl pc …] [--out FILE.json]``.
+Usage: ``python -m benchmarks.causal.peers [--seeds 20] [--first 0] [--tasks 5 10 20] [--only bmtl pc …] [--out FILE]``.
 It needs the extra ``peers``. What the file holds already is not run again. Problems are those of
-`benchmarks.causal.problems.standardised`: every combination of 5, 10 or 20 tasks, Erdős–Rényi graphs with 1 or 2 edges a
-task, 100 or 1,000 rows, normal or heavy-tailed noise, and no inputs or one for each task.
+`benchmarks.causal.problems.standardised`: every combination of 5, 10 or 20 tasks, Erdős–Rényi graphs with 1 or 2 edges
+a task, 100 or 1,000 rows, normal or heavy-tailed noise, and no inputs or one for each task.
 
 * The *SHD* is from the true graph's Markov equivalence class to the class of what a method found, in expectation where
   it has a posterior.
@@ -13,8 +13,8 @@ task, 100 or 1,000 rows, normal or heavy-tailed noise, and no inputs or one for 
   edge, over all problems of one size and number of rows, and its shares are the probabilities.
 * The *AUROC* of edges is from the same probabilities.
 
-bmtl states its own, with default settings, and is told whether noise is normal or has Student-t tails, as a choice among
-peers is (their degrees of freedom are 4, not 3). Where there are no inputs it has a column of noise for one.
+bmtl states its own, with default settings, and is told whether noise is normal or has Student-t tails, as a choice
+among peers is (their degrees of freedom are 4, not 3). Where there are no inputs it has a column of noise for one.
 """
 
 from __future__ import annotations

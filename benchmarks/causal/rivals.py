@@ -22,7 +22,7 @@ from bmtl.causal.equivalence import directed
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-PARTICLES, STEPS = 20, 1000
+PARTICLES, STEPS = 20, 2000
 FORBIDDEN = 100.0
 """What an edge into an input costs in DiBS's log prior."""
 
@@ -101,16 +101,11 @@ def sorting(Y: Array, X: Array) -> Flags:
     return graph
 
 
-def empty(Y: Array, X: Array) -> Flags:
-    """No edge at all."""
-    return np.zeros((Y.shape[1], Y.shape[1]), dtype=bool)
-
-
 def dibs(Y: Array, X: Array, log_edge: float, seed: int) -> tuple[Flags, Array]:
     """Acyclic particles (n, T, T) of marginal DiBS with BGe (Lorch et al., NeurIPS 2021), and their weights.
 
-    Its edge prior multiplies a graph's probability by p / (1 − p) an edge, with p = 2 k / (T − 1) for k edges a task: 1,
-    and no graph possible without all edges, for k = 2 and T = 5. Here the factor is that of `bmtl.EdgePrior`.
+    Its edge prior multiplies a graph's probability by p / (1 − p) an edge, with p = 2 k / (T − 1) for k edges a task:
+    with k = 2 and T = 5 no graph is possible without all edges. Here the factor is that of `bmtl.EdgePrior`.
     """
     import jax
     from dibs.graph_utils import elwise_acyclic_constr_nograd
@@ -137,7 +132,8 @@ def dibs(Y: Array, X: Array, log_edge: float, seed: int) -> tuple[Flags, Array]:
 
 
 POINTS: dict[str, Callable[[Array, Array], Flags]] = {
-    "empty": empty, "sorting": sorting, "pc": pc, "ges": ges, "dagma": dagma, "lingam": direct_lingam,
+    "empty": lambda Y, X: np.zeros((Y.shape[1], Y.shape[1]), dtype=bool), "sorting": sorting, "pc": pc, "ges": ges,
+    "dagma": dagma, "lingam": direct_lingam,
 }
 """Those that find one graph."""
 

@@ -114,13 +114,16 @@ def check(name: str, tasks: bmtl.Tasks) -> dict[str, Any]:
         compared.append({
             "graph": which, "edges": int(truth.sum()),
             "expected SHD": float(np.mean([hamming(own, truth) for own in draws])),
-            "expected SHD of classes": expected_hamming(draws, truth), "SHD of the likeliest": hamming(likeliest, truth),
-            "AUROC": auroc(p, truth), "AUROC of pairs": auroc(np.triu(p + p.T), np.triu(truth | truth.T)),
+            "expected SHD of classes": expected_hamming(draws, truth),
+            "SHD of the likeliest": hamming(likeliest, truth),
+            "AUROC": auroc(p, truth), "AUROC of pairs": auroc(p + p.T, truth | truth.T),
             "expected true edges": float(p[truth].sum()), "expected reversed edges": float(p.T[truth].sum()),
         })
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"\n{name}: {len(tasks.X)} cells, {seconds:.1f} s ({worked:.1f} s of one core), at the peak {peak:.2f} GiB")
-    print(f"expected edges {p.sum():.1f}\n\n{edges.to_string(index=False)}\n\n{pd.DataFrame(compared).to_string(index=False)}")
+    print(f"expected edges {p.sum():.1f}")
+    for own in (edges, pd.DataFrame(compared)):
+        print(f"\n{own.to_string(index=False)}")
     return {
         "data": name, "cells": len(tasks.X), "method": found.method, "seconds": seconds, "processor seconds": worked,
         "peak GiB": peak, "expected edges": float(p.sum()), "compared": compared, "edges": edges.to_dict("records"),

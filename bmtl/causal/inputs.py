@@ -144,9 +144,9 @@ def together(
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """For each task which groups of columns act on it together or not at all: each alone, of up to ``most`` groups.
 
-    Of more, those of no use to the task are taken as one, the first, and those of least use beyond ``most``. Of use is what adds to
-    its evidence as if Gaussian, alone, beside all other groups, or beside them and all other tasks: an input of its
-    effect's is of use beside the effect.
+    Of more, those of no use to the task are taken as one, the first, and those of least use beyond ``most``. Of use is
+    what adds to its evidence as if Gaussian, alone, beside all other groups, or beside them and all other tasks: an
+    input of its effect's is of use beside the effect.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def together(
     most : int
     """
     K, T = len(blocks), z.shape[1]
-    if K <= most:
+    if most >= K:
         return (tuple((g,) for g in range(K)),) * T
     group = np.repeat(np.arange(K), [block.shape[1] for block in blocks])
     # Other tasks come after the columns of inputs.

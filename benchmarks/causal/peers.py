@@ -166,7 +166,8 @@ def main() -> None:
         if missing:
             done.update(run(problem, missing))
             print(problem, {name: done[name]["seconds"] for name in missing}, flush=True)
-            record.write(options.out, problems=[asdict(own) | {"methods": said} for own, said in held.items()])
+            problems = [asdict(own) | {"methods": said} for own, said in held.items()]
+            record.write(options.out, peers=rivals.installed(), problems=problems)
     peer_tables.show([asdict(own) | {"methods": said} for own, said in held.items() if said])
 
 

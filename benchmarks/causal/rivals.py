@@ -13,6 +13,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from bmtl.causal.equivalence import directed
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+PACKAGES = ("causal-learn", "dagma", "dibs-lib", "lingam")
 PARTICLES, STEPS = 20, 2000
 FORBIDDEN = 100.0
 """What an edge into an input costs in DiBS's log prior."""
@@ -129,6 +131,15 @@ def dibs(Y: Array, X: Array, log_edge: float, seed: int) -> tuple[Flags, Array]:
     mixture = model.get_mixture(found)
     weights = np.exp(np.asarray(mixture.logp, dtype=float))
     return np.asarray(mixture.g)[:, :T, :T].astype(bool), weights / weights.sum()
+
+
+def installed() -> dict[str, str]:
+    """Versions of the packages that are there."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 POINTS: dict[str, Callable[[Array, Array], Flags]] = {

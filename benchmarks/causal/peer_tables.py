@@ -37,11 +37,16 @@ def auroc(table: Array, score: Array) -> float:
 
 
 def gap(records: Sequence[Record], name: str, metric: str) -> tuple[float, float, int]:
-    """Mean of how much better bmtl is than a peer on the same problems, its standard error, and how many there are."""
+    """Mean of how much better bmtl is than a peer on the same problems, its standard error, and how many problems.
+
+    NaN of fewer than two.
+    """
     both = [own["methods"] for own in records if {name, "bmtl"} <= set(own["methods"])]
     gaps = METRICS[metric] * np.array([own["bmtl"][metric] - own[name][metric] for own in both])
     gaps = gaps[~np.isnan(gaps)]
-    return float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else np.nan, len(gaps)
+    if len(gaps) < 2:
+        return np.nan, np.nan, len(gaps)
+    return float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps))), len(gaps)
 
 
 def mean(records: Sequence[Record], name: str, metric: str) -> float:

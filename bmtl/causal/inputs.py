@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +61,12 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The columns of one input of the user's: of all its levels, or of its line and curve.
+class Group:
+    """The columns of one input of the user's, of all its levels, or of its line and curve: they act on a task or not.
 
     Attributes
     ----------
+    name : str
     inputs : tuple of int
         Positions of the encoded inputs.
     centre : (len(inputs),) array
@@ -73,6 +74,7 @@ class Part:
     curve : Curve, optional
     """
 
+    name: str
     inputs: tuple[int, ...]
     centre: Array
     curve: Curve | None = None
@@ -82,25 +84,10 @@ class Part:
         lines = Z[:, list(self.inputs)] - self.centre
         return lines if self.curve is None else np.hstack([lines, self.curve.at(Z[:, self.inputs[0]])])
 
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Columns that act on a task together or not at all."""
-
-    name: str
-    parts: tuple[Part, ...]
-
-    def at(self, Z: Array) -> Array:
-        """Columns at standardised inputs Z (n, d), (n, q)."""
-        return np.hstack([part.at(Z) for part in self.parts])
-
     @property
     def lines(self) -> list[int | None]:
         """For each column the encoded input of whose line it is the slope; None of a curve's."""
-        found: list[int | None] = []
-        for part in self.parts:
-            found += [*part.inputs, *([None] * (part.curve.turn.shape[1] if part.curve else 0))]
-        return found
+        return [*self.inputs, *([None] * (self.curve.turn.shape[1] if self.curve else 0))]
 
 
 def grouped(
@@ -116,27 +103,23 @@ def grouped(
     """
     dictionary = Dictionary(tasks.Z[rows])
     mean = dictionary.Z.mean(axis=0)
-    found: dict[str, Part] = {}
+    groups = []
     for column in tasks.encoder.columns:
         kept = [j for j, name in enumerate(tasks.inputs) if name in column.encoded]
         if kept:
-            found[column.name] = Part(tuple(kept), mean[kept])
-    blocks = {name: part.at(dictionary.Z) for name, part in found.items()}
+            groups.append(Group(column.name, tuple(kept), mean[kept]))
+    blocks = [group.at(dictionary.Z) for group in groups]
 
-    def gain(block: Array, beside: list[Array]) -> float:
-        """The most that a block adds to the log evidence of a task."""
-        return max(_gain(z[cells, t], [x[cells] for x in beside], block[cells]) for t, cells in enumerate(own.T))
+    def gain(block: Array) -> float:
+        """The most that a block adds to the log evidence of a task beside all straight lines."""
+        return max(_gain(z[cells, t], [x[cells] for x in blocks], block[cells]) for t, cells in enumerate(own.T))
 
-    curved = {}
-    for name, part in found.items():
-        if len(part.inputs) == 1 and len(np.unique(blocks[name])) >= FEWEST_VALUES:
-            curve = Curve.of(dictionary, part.inputs[0])
-            if gain(curve.at(dictionary.Z[:, curve.j]), list(blocks.values())) > CURVE_PAYS:
-                curved[name] = Part(part.inputs, part.centre, curve)
-    found |= curved
-    blocks |= {name: part.at(dictionary.Z) for name, part in curved.items()}
-    groups = tuple(Group(name, (part,)) for name, part in found.items())
-    return groups, tuple(group.at(dictionary.Z) for group in groups)
+    for i, group in enumerate(groups):
+        if len(group.inputs) == 1 and len(np.unique(blocks[i])) >= FEWEST_VALUES:
+            curve = Curve.of(dictionary, group.inputs[0])
+            if gain(curve.at(dictionary.Z[:, curve.j])) > CURVE_PAYS:
+                groups[i] = replace(group, curve=curve)
+    return tuple(groups), tuple(group.at(dictionary.Z) for group in groups)
 
 
 def together(

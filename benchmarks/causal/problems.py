@@ -78,6 +78,28 @@ def linear_tasks(graph: Flags, n_rows: int, rng: np.random.Generator, n_inputs: 
     return bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * n)
 
 
+def standardised(
+    graph: Flags, n_rows: int, rng: np.random.Generator, *, tails: bool, instruments: bool
+) -> tuple[Array, Array]:
+    """Linear tasks in units of their standard deviations (n, T), and their inputs (n, T) or (n, 0).
+
+    Slopes are .5 to 1.5 of either sign, noises standard normal or, with ``tails``, Student-t with 3 degrees of freedom
+    (variance 3) divided by √3. With ``instruments`` each task has a normal input that acts on it alone, by .5 to 1.5.
+    """
+    n = len(graph)
+
+    def slopes() -> Array:
+        found: Array = rng.uniform(0.5, 1.5, n) * rng.choice([-1, 1], n)
+        return found
+
+    X = rng.normal(size=(n_rows, n if instruments else 0))
+    noise = rng.standard_t(3, size=(n_rows, n)) / np.sqrt(3) if tails else rng.normal(size=(n_rows, n))
+    Y = noise + X * slopes() if instruments else noise
+    for v in np.argsort(layers(graph), kind="stable"):
+        Y[:, v] += Y @ np.where(graph[:, v], slopes(), 0.0)
+    return (Y - Y.mean(axis=0)) / Y.std(axis=0), X
+
+
 def from_prior(graph: Flags, n_rows: int, rng: np.random.Generator, n_inputs: int = 2) -> bmtl.Tasks:
     """Gaussian tasks whose slopes, noises and acting inputs are drawn from the prior that local scores integrate over.
 

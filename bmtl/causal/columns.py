@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bmtl import _inputs, _outcomes
 from bmtl._frames import listing, quoted
-from bmtl.causal.inputs import Group, grouped
+from bmtl.causal.inputs import Group, grouped, together
 from bmtl.causal.subsets import Array
 from bmtl.errors import TaskError, TaskWarning
 from bmtl.families import Family, StudentT
@@ -45,6 +45,8 @@ class Columns:
         Names of the groups.
     groups : tuple of Group
         What the columns of each group are at other inputs.
+    together : tuple of T tuples of tuples of int
+        For each task the groups that act on it together or not at all; see `bmtl.causal.inputs.together`.
     """
 
     names: tuple[str, ...]
@@ -59,6 +61,7 @@ class Columns:
     inputs: tuple[Array, ...] = ()
     input_names: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
+    together: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
     @property
     def n_tasks(self) -> int:
@@ -83,7 +86,7 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
     ----------
     tasks : Tasks
     most_groups : int
-        Groups of inputs at the most; of more, those of least use to any task become one group.
+        Groups of inputs at the most that act on a task each by itself.
 
     Raises
     ------
@@ -110,8 +113,11 @@ def columns(tasks: Tasks, most_groups: int) -> Columns:
     few = [name for name, n in zip(tasks.names, found.own.sum(axis=0), strict=True) if n < _inputs.MIN_CELLS]
     if few:
         raise TaskError(f"on the rows that have all tasks, next to all cells are intervened of {quoted(few)}")
-    groups, blocks = grouped(tasks, rows, found.z, found.own, most_groups)
-    return replace(found, inputs=blocks, input_names=tuple(group.name for group in groups), groups=groups)
+    groups, blocks = grouped(tasks, rows, found.z, found.own)
+    return replace(
+        found, inputs=blocks, input_names=tuple(group.name for group in groups), groups=groups,
+        together=together(blocks, found.z, found.own, most_groups),
+    )
 
 
 def check(tasks: Tasks) -> None:

@@ -26,19 +26,29 @@ def essential(graph: Flags) -> tuple[Flags, Flags]:
     joined = graph | graph.T
     apart = ~joined & ~np.eye(len(graph), dtype=bool)
     # a → b ← c with a and c apart.
-    arrows = graph & (apart.astype(int) @ graph > 0)
+    colliding = graph & (apart.astype(int) @ graph > 0)
+    found = directed(joined & ~colliding.T)
+    return found & ~found.T, found & found.T
+
+
+def directed(graph: Flags) -> Flags:
+    """A graph whose lines, there in both directions, are made arrows where the other direction is impossible.
+
+    By the first three rules of Meek (UAI 1995): no new collider, no cycle, and no line that either would follow from.
+    """
+    apart = ~(graph | graph.T) & ~np.eye(len(graph), dtype=bool)
     while True:
-        lines = joined & ~arrows & ~arrows.T
-        directed = arrows.astype(int)
-        # The rules of Meek (UAI 1995): no new collider, no cycle, and no line that either would follow from.
-        found = lines & (directed.T @ apart > 0)
-        found |= lines & (directed @ directed > 0)
+        lines, arrows = graph & graph.T, (graph & ~graph.T).astype(int)
+        found = lines & (arrows.T @ apart > 0)
+        found |= lines & (arrows @ arrows > 0)
         for a, b in zip(*np.nonzero(lines & ~found & ~found.T), strict=True):
-            through = np.flatnonzero(lines[a] & arrows[:, b])
+            through = np.flatnonzero(lines[a] & (arrows[:, b] > 0))
             found[a, b] = len(through) > 1 and bool(apart[np.ix_(through, through)].any())
+        # Both directions are impossible of no class's essential graph, but of what tests of independence find.
+        found &= ~found.T
         if not found.any():
-            return arrows, lines
-        arrows = arrows | found
+            return graph
+        graph = graph & ~found.T
 
 
 def components(lines: Flags) -> list[list[int]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bmtl.advice.features import Dictionary
-from bmtl.causal.normal import PRECISION, log_evidence
+from bmtl.causal.normal import PRECISION, log_evidence, log_evidence_given, moments
 from bmtl.causal.subsets import Array
 from bmtl.tasks import Tasks
 
@@ -60,11 +61,12 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The columns of one input of the user's: of all its levels, or of its line and curve.
+class Group:
+    """The columns of one input of the user's, of all its levels, or of its line and curve: they act on a task or not.
 
     Attributes
     ----------
+    name : str
     inputs : tuple of int
         Positions of the encoded inputs.
     centre : (len(inputs),) array
@@ -72,6 +74,7 @@ class Part:
     curve : Curve, optional
     """
 
+    name: str
     inputs: tuple[int, ...]
     centre: Array
     curve: Curve | None = None
@@ -81,29 +84,14 @@ class Part:
         lines = Z[:, list(self.inputs)] - self.centre
         return lines if self.curve is None else np.hstack([lines, self.curve.at(Z[:, self.inputs[0]])])
 
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Columns that act on a task together or not at all."""
-
-    name: str
-    parts: tuple[Part, ...]
-
-    def at(self, Z: Array) -> Array:
-        """Columns at standardised inputs Z (n, d), (n, q)."""
-        return np.hstack([part.at(Z) for part in self.parts])
-
     @property
     def lines(self) -> list[int | None]:
         """For each column the encoded input of whose line it is the slope; None of a curve's."""
-        found: list[int | None] = []
-        for part in self.parts:
-            found += [*part.inputs, *([None] * (part.curve.turn.shape[1] if part.curve else 0))]
-        return found
+        return [*self.inputs, *([None] * (self.curve.turn.shape[1] if self.curve else 0))]
 
 
 def grouped(
-    tasks: Tasks, rows: NDArray[np.int64], z: Array, own: NDArray[np.bool_], most: int
+    tasks: Tasks, rows: NDArray[np.int64], z: Array, own: NDArray[np.bool_]
 ) -> tuple[tuple[Group, ...], tuple[Array, ...]]:
     """Groups of columns, one an input column of the user's, and their values on the rows.
 
@@ -112,41 +100,71 @@ def grouped(
     rows : (n,) int array
     z, own : (n, T) arrays
         Standardised tasks, and the cells that are to be explained.
-    most : int
-        Groups at the most; of more, those of least use to any task become one group.
     """
     dictionary = Dictionary(tasks.Z[rows])
     mean = dictionary.Z.mean(axis=0)
-    found: dict[str, Part] = {}
+    groups = []
     for column in tasks.encoder.columns:
         kept = [j for j, name in enumerate(tasks.inputs) if name in column.encoded]
         if kept:
-            found[column.name] = Part(tuple(kept), mean[kept])
-    blocks = {name: part.at(dictionary.Z) for name, part in found.items()}
+            groups.append(Group(column.name, tuple(kept), mean[kept]))
+    blocks = [group.at(dictionary.Z) for group in groups]
 
-    def gain(block: Array, beside: list[Array]) -> float:
-        """The most that a block adds to the log evidence of a task."""
-        return max(_gain(z[cells, t], [x[cells] for x in beside], block[cells]) for t, cells in enumerate(own.T))
+    def gain(block: Array) -> float:
+        """The most that a block adds to the log evidence of a task beside all straight lines."""
+        return max(_gain(z[cells, t], [x[cells] for x in blocks], block[cells]) for t, cells in enumerate(own.T))
 
-    curved = {}
-    for name, part in found.items():
-        if len(part.inputs) == 1 and len(np.unique(blocks[name])) >= FEWEST_VALUES:
-            curve = Curve.of(dictionary, part.inputs[0])
-            if gain(curve.at(dictionary.Z[:, curve.j]), list(blocks.values())) > CURVE_PAYS:
-                curved[name] = Part(part.inputs, part.centre, curve)
-    found |= curved
-    blocks |= {name: part.at(dictionary.Z) for name, part in curved.items()}
-    groups = [Group(name, (part,)) for name, part in found.items()]
-    if len(found) > most:
-        use = {}
-        for name, block in blocks.items():
-            others = [x for other, x in blocks.items() if other != name]
-            use[name] = max(gain(block, []), gain(block, others))
-        first = sorted(found, key=lambda name: -use[name])[: most - 1]
-        last = [name for name in found if name not in first]
-        groups = [Group(name, (found[name],)) for name in first]
-        groups.append(Group(" + ".join(last), tuple(found[name] for name in last)))
+    for i, group in enumerate(groups):
+        if len(group.inputs) == 1 and len(np.unique(blocks[i])) >= FEWEST_VALUES:
+            curve = Curve.of(dictionary, group.inputs[0])
+            if gain(curve.at(dictionary.Z[:, curve.j])) > CURVE_PAYS:
+                groups[i] = replace(group, curve=curve)
     return tuple(groups), tuple(group.at(dictionary.Z) for group in groups)
+
+
+def together(
+    blocks: Sequence[Array], z: Array, own: NDArray[np.bool_], most: int
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """For each task which groups of columns act on it together or not at all: each alone, of up to ``most`` groups.
+
+    Of more, those of no use to the task are taken as one, the first, and those of least use beyond ``most``. Of use is
+    what adds to its evidence as if Gaussian, alone, beside all other groups, or beside them and all other tasks: an
+    input of its effect's is of use beside the effect.
+
+    Parameters
+    ----------
+    blocks : sequence of (n, q) arrays
+    z, own : (n, T) arrays
+        Standardised tasks, and the cells that are to be explained.
+    most : int
+    """
+    K, T = len(blocks), z.shape[1]
+    if most >= K:
+        return (tuple((g,) for g in range(K)),) * T
+    group = np.repeat(np.arange(K), [block.shape[1] for block in blocks])
+    # Other tasks come after the columns of inputs.
+    group = np.concatenate([group, np.full(T - 1, K)])
+    precision = np.concatenate([np.full(block.shape[1], PRECISION * block.shape[1]) for block in blocks])
+    precision = np.concatenate([precision, np.full(T - 1, PRECISION)])
+    found = []
+    for t, cells in enumerate(own.T):
+        A = moments(z[cells, t], np.hstack([*blocks, np.delete(z, t, axis=1)])[cells], precision)
+
+        def evidence(kept: NDArray[np.bool_], A: Array = A, n: int = int(cells.sum())) -> float:
+            return log_evidence_given(A, np.flatnonzero(kept), precision, n)
+
+        alone, beside, everything = evidence(group < 0), evidence(group < K), evidence(group <= K)
+        use = [
+            max(
+                evidence(group == g) - alone, beside - evidence((group < K) & (group != g)),
+                everything - evidence(group != g),
+            )
+            for g in range(K)
+        ]
+        first = sorted((g for g in range(K) if use[g] > 0), key=lambda g: -use[g])[: most - 1]
+        last = tuple(g for g in range(K) if g not in first)
+        found.append((last, *((g,) for g in sorted(first))))
+    return tuple(found)
 
 
 def _gain(z: Array, given: list[Array], block: Array) -> float:

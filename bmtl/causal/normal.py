@@ -78,11 +78,16 @@ def log_density(n: int, q: NDArray[np.int64], log_prior_det: Array, log_det: Arr
 
 def log_evidence(z: Array, X: Array, precision: Array) -> float:
     """Log evidence of one task z (n,) given all columns X (n, p) with their prior precisions."""
-    factor = np.linalg.cholesky(moments(z, X, precision))
-    diagonal = np.diagonal(factor)
-    q = np.array([X.shape[1]])
+    return log_evidence_given(moments(z, X, precision), np.arange(X.shape[1]), precision, len(z))
+
+
+def log_evidence_given(A: Array, kept: NDArray[np.int64], precision: Array, n: int) -> float:
+    """Log evidence of n cells given some of the columns whose `moments` are A, with all columns' prior precisions."""
+    at = np.append(kept, len(A) - 1)
+    diagonal = np.diagonal(np.linalg.cholesky(A[np.ix_(at, at)]))
     log_det = np.array([2 * np.sum(np.log(diagonal[:-1]))])
-    return float(log_density(len(z), q, np.array([np.sum(np.log(precision))]), log_det, diagonal[-1:] ** 2)[0])
+    prior = np.array([np.sum(np.log(precision[kept]))])
+    return float(log_density(n, np.array([len(kept)]), prior, log_det, diagonal[-1:] ** 2)[0])
 
 
 @dataclass(frozen=True, eq=False)

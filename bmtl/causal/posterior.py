@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ FEWEST_GROUPS, MOST_GROUPS = 4, 8
 CANDIDATES, CANDIDATES_FITTED = 12, 9
 """Candidate parents of a task where there are too many tasks to sum over; fewer where each set needs a fit."""
 
-UNLIMITED_FITS, USUAL_PARENTS = 8, 4
+MOST_FITS, FEWEST_PARENTS = 1024, 4
+"""Where each set of parents needs a fit: sets a task, unless of up to so few parents there are more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +141,8 @@ def dag_posterior(
     prior : EdgePrior, optional
         Default: ``EdgePrior()``.
     max_parents : int, optional
-        Parents of a task at the most. Default: no limit, but 4 where there are more than 8 tasks and a task has no
-        closed form (every set of parents then needs a fit).
+        Parents of a task at the most. Default: no limit, but where a task has no closed form (every set of parents then
+        needs a fit) 5 of 12 tasks, and 4 of 13 to 15.
     seed : int
         Of chains, and of the graphs drawn for `DagPosterior.equivalence`.
 
@@ -256,7 +258,9 @@ def _limit(tasks: Tasks, max_parents: int | None, must: Flags) -> int:
     most = tasks.n_tasks - 1
     if max_parents is None:
         closed = all(f.gaussian_scale(y[:1]) is not None for f, y in zip(tasks.families, tasks.y, strict=True))
-        limit = most if closed or tasks.n_tasks <= UNLIMITED_FITS else USUAL_PARENTS
+        width = most if tasks.n_tasks <= MOST_EXACT else CANDIDATES_FITTED
+        sets = np.cumsum([comb(width, size) for size in range(width + 1)])
+        limit = most if closed or sets[-1] <= MOST_FITS else max(int(np.sum(sets <= MOST_FITS)) - 1, FEWEST_PARENTS)
         return max(limit, int(must.sum(axis=0).max()))
     if isinstance(max_parents, bool) or not isinstance(max_parents, (int, np.integer)) or max_parents < 0:
         raise TaskError(f"max_parents must be a whole number ≥ 0, got {max_parents!r}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from bmtl.causal import laplace, normal
@@ -39,6 +40,37 @@ class Coefficients:
     noises: Array
 
 
+@dataclass(frozen=True, eq=False)
+class Acting:
+    """The sets of columns of inputs that may act on one task.
+
+    Attributes
+    ----------
+    order : (P,) int array
+        The columns of inputs, those that act together side by side.
+    sizes : list of int
+        How many act together.
+    log_prior : (2^g,) array
+        Of each set of those.
+    """
+
+    order: NDArray[np.int64]
+    sizes: list[int]
+    log_prior: Array
+
+    @classmethod
+    def of(cls, columns: Columns, child: int) -> Acting:
+        together = columns.together[child]
+        n = len(columns.inputs)
+        ends = np.cumsum([0, *(block.shape[1] for block in columns.inputs)])
+        parts = [[j for g in part for j in range(ends[g], ends[g + 1])] for part in together]
+        used = np.zeros(1, dtype=np.int64)
+        for part in together:
+            used = np.concatenate([used, used + len(part)])
+        order = np.array([j for part in parts for j in part], dtype=np.int64)
+        return cls(order, [len(part) for part in parts], -np.log([(n + 1) * comb(n, size) for size in used.tolist()]))
+
+
 class LocalScores:
     """Local scores of some tasks, and the posteriors behind them.
 
@@ -49,11 +81,7 @@ class LocalScores:
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
-        self.sizes = [block.shape[1] for block in columns.inputs]
-        k = len(self.sizes)
-        used = np.bitwise_count(np.arange(1 << k)).astype(int)
-        #: Log prior of each set of groups.
-        self.log_prior = -np.log([(k + 1) * comb(k, size) for size in used])
+        self.acting = [Acting.of(columns, child) for child in range(columns.n_tasks)]
         self._known: dict[tuple[int, tuple[int, ...]], float] = {}
         self._models: dict[int, laplace.Model] = {}
 
@@ -65,7 +93,7 @@ class LocalScores:
         """Log evidence of a task given every subset of the candidates, (2^k,); −∞ for more than ``max_parents``."""
         size = np.bitwise_count(np.arange(1 << len(candidates))).astype(int)
         if self.exact(child):
-            return np.where(size <= max_parents, self._averaged(self._closed(child, candidates, [])), -np.inf)
+            return np.where(size <= max_parents, self._averaged(child, self._closed(child, candidates, [])), -np.inf)
         out = np.full(1 << len(candidates), -np.inf)
         for mask in np.flatnonzero(size <= max_parents):
             out[mask] = self.one(child, [c for i, c in enumerate(candidates) if mask >> i & 1])
@@ -75,7 +103,7 @@ class LocalScores:
         """Log evidence of a task given its parents."""
         key = child, tuple(sorted(parents))
         if key not in self._known:
-            self._known[key] = float(self._averaged(self._local(child, list(key[1])).log_evidences()))
+            self._known[key] = float(self._averaged(child, self._local(child, list(key[1])).log_evidences()))
         return self._known[key]
 
     def gains(self, child: int, given: list[int], others: list[int]) -> dict[int, float]:
@@ -83,12 +111,12 @@ class LocalScores:
         own = self.columns
         cells = own.own[:, child]
         X = np.hstack([own.z[:, given], *own.inputs, own.z[:, others]])[cells]
-        parts = [np.full(q, normal.PRECISION * q) for q in self.sizes]
+        parts = [np.full(block.shape[1], normal.PRECISION * block.shape[1]) for block in own.inputs]
         precision = np.concatenate(
             [np.full(len(given), normal.PRECISION), *parts, np.full(len(others), normal.PRECISION)]
         )
         A = normal.moments(own.z[cells, child], X, precision)
-        m = len(given) + sum(self.sizes)
+        m = len(given) + own.design.shape[1]
         swept = A[m:, m:] - A[m:, :m] @ np.linalg.solve(A[:m, :m], A[:m, m:])
         n, log_det = int(cells.sum()), float(np.linalg.slogdet(A[:m, :m])[1])
         prior = float(np.sum(np.log(precision[:m])))
@@ -113,15 +141,15 @@ class LocalScores:
         gaussian : bool
             Take the task for a Gaussian one of its standardised outcomes.
         """
-        local = self._local(child, parents, gaussian=gaussian)
-        sets = pick(local.log_evidences() + self.log_prior, m, rng)
-        group, k = np.repeat(np.arange(len(self.sizes)), self.sizes), len(parents)
+        local, acting = self._local(child, parents, gaussian=gaussian), self.acting[child]
+        sets = pick(local.log_evidences() + acting.log_prior, m, rng)
+        group, k = np.repeat(np.arange(len(acting.sizes)), acting.sizes), len(parents)
         order, intercepts, noises = [], [], []
         slopes = np.zeros((m, k + len(group)))
         for mask in np.unique(sets):
             at, used = np.flatnonzero(sets == mask), np.flatnonzero(mask >> group & 1)
             intercept, drawn, noise = local.draw(used, len(at), rng)
-            slopes[np.ix_(at, np.concatenate([np.arange(k), k + used]))] = drawn
+            slopes[np.ix_(at, np.concatenate([np.arange(k), k + acting.order[used]]))] = drawn
             order.append(at)
             intercepts.append(intercept)
             noises.append(noise)
@@ -138,22 +166,26 @@ class LocalScores:
         if m:
             log_det = float(np.linalg.slogdet(A[:m, :m])[1])
             corner = A[m:, m:] - A[m:, :m] @ np.linalg.solve(A[:m, :m], A[:m, m:])
-        blocks = [1] * len(candidates) + self.sizes
-        log_dets, corners = normal.subset_forms(corner, blocks)
+        sizes, k = self.acting[child].sizes, len(candidates)
+        # Inputs first: a wide group is swept once, and not for every subset of the candidates.
+        P = len(corner) - 1 - k
+        order = [*range(k, k + P), *range(k), k + P]
+        corner = corner[np.ix_(order, order)]
+        log_dets, corners = normal.subset_forms(corner, sizes + [1] * k)
         q, prior = np.zeros(1, dtype=np.int64), np.zeros(1)
-        for size, each in [(1, normal.PRECISION)] * len(candidates) + [(s, normal.PRECISION * s) for s in self.sizes]:
+        for size in sizes + [1] * k:
             q = np.concatenate([q, q + size])
-            prior = np.concatenate([prior, prior + size * np.log(each)])
+            prior = np.concatenate([prior, prior + size * np.log(normal.PRECISION * size)])
         prior = prior + m * np.log(normal.PRECISION)
         value = normal.log_density(n, q + m, prior, log_det + log_dets, corners)
-        return value.reshape(len(self.log_prior), -1)
+        return value.reshape(1 << k, -1).T
 
     def _moments(self, child: int, parents: list[int]) -> tuple[Array, Array, int]:
         """`normal.moments` of parents, all inputs and a task, their means over the task's own cells, and how many."""
-        own = self.columns
+        own, acting = self.columns, self.acting[child]
         cells = own.own[:, child]
-        X, z = np.hstack([own.z[:, parents], own.design])[cells], own.z[cells, child]
-        input_precision = [np.full(q, normal.PRECISION * q) for q in self.sizes]
+        X, z = np.hstack([own.z[:, parents], own.design[:, acting.order]])[cells], own.z[cells, child]
+        input_precision = [np.full(q, normal.PRECISION * q) for q in acting.sizes]
         precision = np.concatenate([np.full(len(parents), normal.PRECISION), *input_precision])
         return normal.moments(z, X, precision), np.append(X.mean(axis=0), z.mean()), len(z)
 
@@ -169,10 +201,11 @@ class LocalScores:
             self._models[child] = laplace.model(
                 own.families[child], own.y[cells, child], own.z[cells, child], own.exposure[cells, child], everything
             )
-        return self._models[child].form(own.z[cells][:, parents], own.design[cells], self.sizes)
+        acting = self.acting[child]
+        return self._models[child].form(own.z[cells][:, parents], own.design[cells][:, acting.order], acting.sizes)
 
-    def _averaged(self, evidences: Array) -> Array:
+    def _averaged(self, child: int, evidences: Array) -> Array:
         """Log evidences averaged over the sets of groups of inputs, which come first."""
-        prior = self.log_prior.reshape(-1, *[1] * (evidences.ndim - 1))
+        prior = self.acting[child].log_prior.reshape(-1, *[1] * (evidences.ndim - 1))
         found: Array = logsumexp(evidences + prior, axis=0)
         return found

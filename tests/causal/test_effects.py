@@ -237,7 +237,7 @@ def test_new_inputs_give_what_the_rows_give():
         frame, ["x", "g"], {"a": "gaussian", "b": "poisson"}, exposure={"b": "time"}
     )
     found = effects(tasks, dag_posterior(tasks))
-    assert any(own.turn.shape[1] for group in found.draws.columns.groups for own in [group.parts[0].curve] if own)
+    assert any(group.curve for group in found.draws.columns.groups)
     own, new = found.do({"a": 1.0}), found.do({"a": 1.0}, frame[["x", "g"]], exposure={"b": 2.0})
     np.testing.assert_allclose(new.means["b"], own.means["b"], rtol=1e-9)
     half = found.do({"a": 1.0}, frame[["x", "g"]])

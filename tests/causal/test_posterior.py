@@ -258,6 +258,28 @@ def test_what_cannot_be_part_of_a_graph():
         dag_posterior(two, bmtl.EdgePrior(required=[("y0", "y1")]), max_parents=0)
 
 
+@pytest.mark.parametrize(
+    ("n_tasks", "expected"), [(3, 2), (9, 8), (11, 10), (12, 5), (13, 4), (15, 4), (20, 19)]
+)
+def test_parents_are_limited_where_there_would_be_too_many_fits(n_tasks, expected):
+    rng = np.random.default_rng(21)
+    X, Y = rng.normal(size=(40, 1)), rng.standard_t(4, size=(40, n_tasks))
+    must = np.zeros((n_tasks, n_tasks), dtype=bool)
+    for family, limit in (("student_t", expected), ("gaussian", n_tasks - 1)):
+        tasks = bmtl.Tasks.from_arrays(X, Y, [family] * n_tasks)
+        assert posterior._limit(tasks, None, must) == limit
+
+
+def test_a_heavy_tailed_task_may_have_many_causes():
+    rng = np.random.default_rng(22)
+    causes = rng.standard_t(4, size=(200, 7))
+    Y = np.column_stack([causes, causes.sum(axis=1) + rng.standard_t(4, size=200), rng.standard_t(4, size=200)])
+    tasks = bmtl.Tasks.from_arrays(rng.normal(size=(200, 1)), Y, ["student_t"] * 9)
+    edges = dag_posterior(tasks).edges.to_numpy()
+    assert edges[:7, 7].min() > 0.95
+    assert edges[:, 8].max() < 0.3 and edges[8].max() < 0.3
+
+
 def test_a_task_that_is_constant_on_the_common_rows():
     rng = np.random.default_rng(15)
     X, Y = rng.normal(size=(30, 1)), rng.normal(size=(30, 2))

@@ -32,7 +32,7 @@ def drawn(families=("gaussian",) * 4, n=300, seed=0) -> bmtl.Tasks:
 
 
 def without_inputs(tasks) -> LocalScores:
-    return LocalScores(replace(columns(tasks, 8), inputs=(), input_names=()))
+    return LocalScores(replace(columns(tasks, 8), inputs=(), input_names=(), together=((),) * tasks.n_tasks))
 
 
 def test_subset_forms_are_those_of_each_submatrix(rng):
@@ -108,14 +108,36 @@ def test_curves_of_inputs_are_taken_in_where_they_pay():
     assert [block.shape[1] for block in found.inputs] == [4, 1]
 
 
-def test_more_inputs_than_groups_become_one_block():
+def test_of_more_inputs_than_groups_those_without_use_to_a_task_act_together():
     rng = np.random.default_rng(3)
     X = rng.normal(size=(200, 7))
-    Y = X[:, [5, 2]] + rng.normal(size=(200, 2))
-    found = columns(bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 2), 3)
-    assert set(found.input_names[:2]) == {"x5", "x2"}
-    assert found.input_names[2] == "x0 + x1 + x3 + x4 + x6"
-    assert [block.shape[1] for block in found.inputs] == [1, 1, 5]
+    a, b = X[:, [5, 2]].T + rng.normal(size=(2, 200))
+    # Given its effect c, what else acts on the effect is of use to b.
+    c = b + 2 * X[:, 3] + rng.normal(size=200)
+    tasks = bmtl.Tasks.from_arrays(X, np.column_stack([a, b, c]), ["gaussian"] * 3)
+    assert columns(tasks, 7).together == (tuple((g,) for g in range(7)),) * 3
+    alone = [{own for own in together if len(own) == 1} for together in columns(tasks, 4).together]
+    assert [own & {(2,), (3,), (5,)} for own in alone] == [{(5,)}, {(2,), (3,)}, {(2,), (3,)}]
+    assert all(sorted(sum(together, ())) == list(range(7)) for together in columns(tasks, 4).together)
+    assert columns(tasks, 2).together[2] == ((0, 1, 2, 4, 5, 6), (3,))
+
+
+def test_inputs_that_act_together_change_little_where_they_do_not_act():
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(300, 6))
+    a = X[:, 5] + rng.normal(size=300)
+    b = a + X[:, 0] + rng.normal(size=300)
+    tasks = bmtl.Tasks.from_arrays(X, np.column_stack([a, b]), ["gaussian"] * 2)
+
+    def odds(scores: LocalScores) -> float:
+        return scores.one(0, []) + scores.one(1, [0]) - scores.one(1, []) - scores.one(0, [1])
+
+    apart, few = (LocalScores(columns(tasks, most)) for most in (6, 4))
+    assert [len(own.sizes) for own in apart.acting + few.acting] == [6, 6, 4, 4]
+    assert odds(few) == pytest.approx(odds(apart), abs=0.3)
+    drawn = few.draw(1, [0], 500, rng)
+    assert drawn.inputs[:, 0].mean() == pytest.approx(apart.draw(1, [0], 500, rng).inputs[:, 0].mean(), abs=0.02)
+    assert np.mean(drawn.inputs[:, 1:] != 0) < 0.1
 
 
 def test_student_t_with_many_degrees_of_freedom_is_gaussian():
@@ -127,7 +149,7 @@ def test_student_t_with_many_degrees_of_freedom_is_gaussian():
         assert robust.log_evidence(found.z[:, own], NO_INPUTS, [], np.zeros(1)) == pytest.approx(exact, abs=0.03)
     sizes = [block.shape[1] for block in found.inputs]
     scores = LocalScores(found)
-    averaged = robust.log_evidence(found.z[:, [1]], np.hstack(found.inputs), sizes, scores.log_prior)
+    averaged = robust.log_evidence(found.z[:, [1]], np.hstack(found.inputs), sizes, scores.acting[0].log_prior)
     # The prior of its noise counts parents, not inputs.
     assert averaged == pytest.approx(scores.one(0, [1]), abs=0.6)
 

@@ -369,6 +369,18 @@ class Fit:
 
         save(self, path)
 
+    def report(self, path: str | Path) -> None:
+        """Write what there is to say of the fit to one self-contained HTML file, atomically.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        from bmtl.report import fit, html
+
+        html.save(fit.render(self), path)
+
     def summary(self) -> Mapping[str, str]:
         """What was fitted, how and on what, in words."""
         chains, draws = self.draws.shape

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,9 +20,6 @@ from bmtl.fitting.settings import METHODS
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 from bmtl.trees import attributes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FORMAT = 1
 DERIVED = "noise"
@@ -126,13 +123,22 @@ def restore(saved: Any, net: Any = None) -> Any:
         return Arrangement.from_json(dict(saved))
     if name == "Module":
         return _module(saved["fields"], net)
-    if name in PARTS:
-        return PARTS[name](**{key: restore(value, net) for key, value in saved["fields"].items()})
-    for entry in _models():
-        if entry.name == name:
-            return entry.load()(**{key: restore(value, net) for key, value in saved["fields"].items()})
-    known = sorted({entry.name for entry in _models()})
-    raise ValueError(f"the saved fit needs the model {name!r}, which is not installed; installed: {', '.join(known)}")
+    kind = PARTS.get(name) or model_class(name)
+    return kind(**{key: restore(value, net) for key, value in saved["fields"].items()})
+
+
+def model_class(name: str) -> Any:
+    """The model of that name, of those that installed packages announce as entry points.
+
+    Raises
+    ------
+    ValueError
+        If none is called so.
+    """
+    known = {entry.name: entry for entry in entry_points(group="bmtl.models")}
+    if name not in known:
+        raise ValueError(f"the model {name!r} is not installed; installed: {', '.join(sorted(known))}")
+    return known[name].load()
 
 
 def _module(saved: Mapping[str, Any], net: Any) -> trunks.Module:
@@ -142,10 +148,6 @@ def _module(saved: Mapping[str, Any], net: Any) -> trunks.Module:
     trunk = trunks.Module(net, **{key: restore(value) for key, value in saved.items() if key != "net"})
     trunk.fits(saved["net"])
     return trunk
-
-
-def _models() -> Iterator[Any]:
-    return iter(entry_points(group="bmtl.models"))
 
 
 def _arrays_of(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:

@@ -85,7 +85,7 @@ class _MultiTask(BaseEstimator):
             self.fit_ = fit(model, tasks, **how)
 
     def _outcomes(self, X: Any, group: str) -> Iterator[np.ndarray]:
-        """Draws of ``mean`` or ``predictions`` for each task at new inputs, ``draws × rows`` (``× labels`` of means)."""
+        """Draws of ``mean`` or ``predictions`` of each task at new inputs, ``draws × rows`` (``× labels``)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         parts: list[list[np.ndarray]] = [[] for _ in self.fit_.tasks.names]

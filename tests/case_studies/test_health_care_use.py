@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,17 +19,13 @@ FAMILIES = ["bernoulli", "gaussian", *["negative_binomial"] * 5]
 
 
 @pytest.fixture(scope="module")
-def study() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("health_care_use", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def study(read_study: Callable[[str], ModuleType]) -> ModuleType:
+    return read_study("health_care_use")
 
 
 @pytest.fixture(scope="module")
 def tasks(study: ModuleType) -> Any:
-    return study.read(people=600)
+    return study.read(study.table(people=600))
 
 
 def test_seven_tasks_of_their_families(study: ModuleType, tasks: Any) -> None:
@@ -54,6 +50,16 @@ def test_control_is_a_permutation(study: ModuleType, tasks: Any) -> None:
         return sorted(zip(tasks.y[t].tolist(), tasks.exposure[t].tolist(), strict=True))
 
     assert cells(original) == cells(control)
+
+
+def test_folds_leave_out_whole_people_and_later_years(study: ModuleType) -> None:
+    raw = study.table(all_years=True, people=50)
+    tasks = study.read(raw)
+    assert raw["zper"].nunique() == 50 and len(raw) == tasks.n_rows > 100
+    for learn, out in study.folds(raw, "person").split(tasks, 0):
+        assert not set(raw["zper"][learn]) & set(raw["zper"][out]) and (learn | out).all()
+    for learn, out in study.folds(raw, "year").split(tasks, 0):
+        assert raw["year"][learn].max() < raw["year"][out].min()
 
 
 @pytest.mark.slow

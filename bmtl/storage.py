@@ -17,6 +17,7 @@ from bmtl import noise, relations, trunks
 from bmtl.arrangement import Arrangement
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.settings import METHODS
+from bmtl.model import specification
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 from bmtl.trees import attributes
@@ -56,7 +57,7 @@ def save(fit: Fit, path: str | Path) -> None:
         raise
 
 
-def load(path: str | Path, net: Any = None) -> Fit:
+def load(path: str | Path, net: Any = None, program: Any = None) -> Fit:
     """Read a fit; see `bmtl.load`."""
     if not Path(path).exists():
         raise FileNotFoundError(f"no such file: {path}")
@@ -69,12 +70,12 @@ def load(path: str | Path, net: Any = None) -> Fit:
     if tree.attrs.get("bmtl_format") != FORMAT:
         raise ValueError(f"{path} is not a fit saved by bmtl (format {FORMAT})")
     try:
-        return _fit(tree, net)
+        return _fit(tree, net, program)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a fit saved by bmtl, or was changed: {error}") from error
 
 
-def _fit(tree: xr.DataTree, net: Any) -> Fit:
+def _fit(tree: xr.DataTree, net: Any, program: Any) -> Fit:
     attrs = tree.attrs
     stats = _arrays_of(tree, "sample_stats")
     ratio = stats.pop("log_ratio", None)
@@ -89,7 +90,7 @@ def _fit(tree: xr.DataTree, net: Any) -> Fit:
         seconds=float(attrs["seconds"]),
     )
     return Fit(
-        model=restore(json.loads(attrs["model"]), net),
+        model=_model(json.loads(attrs["model"]), net, program),
         tasks=Tasks.from_spec(json.loads(attrs["tasks"]), _arrays(tree["saved_tasks"])),
         settings=restore(json.loads(attrs["settings"])),
         engine=str(attrs["engine"]),
@@ -98,6 +99,19 @@ def _fit(tree: xr.DataTree, net: Any) -> Fit:
         draws=draws,
         added=tuple(json.loads(attrs.get("added", "[]"))),
     )
+
+
+def _model(saved: Mapping[str, Any], net: Any, program: Any) -> Any:
+    """The model of a fit; that of a program of one's own only if the program is given, for a file cannot name it."""
+    name = saved.get("fields", {}).get("function")
+    if saved["class"] != "FromProgram" or not isinstance(name, str):
+        return restore(saved, net)
+    if program is None:
+        raise ValueError(f"the saved fit was made by the program {name}: give it, bmtl.load(path, program=...)")
+    made = model_class("FromProgram")(program, restore(saved["fields"]["arrangement"]))
+    if (given := specification(made)["fields"]["function"]) != name:
+        raise ValueError(f"the saved fit was made by the program {name}, not by {given}")
+    return made
 
 
 def restore(saved: Any, net: Any = None) -> Any:

@@ -155,7 +155,7 @@ def test_programs_that_do_not_fit(program: Any, kind: Any, message: str, gaussia
 
 
 def test_what_is_no_program() -> None:
-    with pytest.raises(TypeError, match="may take x, y, exposure, arrangement, but .* asks for \\['z'\\]"):
+    with pytest.raises(TypeError, match=r"may take x, y, exposure, arrangement, but .* asks for \['z'\]"):
         FromProgram(lambda z: None)
     with pytest.raises(TypeError, match="needs a function, got 3"):
         FromProgram(3)  # type: ignore[arg-type]

@@ -6,9 +6,10 @@ in hospital, and medicines taken: prescribed, not prescribed, and all. Three tra
 * *The exact sum.* All medicines are the prescribed plus the others, to the unit. That the three are related is
   arithmetic, not a finding: bmtl warns, and the sum is left out here.
 * *Overdispersion.* A Poisson likelihood takes the spread of the counts for signal. A negative binomial one has a noise
-  for each task, and predicts people it has not seen better by thousands of nats, most of them of days in hospital.
-* *Weak and strong.* Inputs say much about prescribed medicines, and little about visits to doctors. Help then goes one
-  way, from the strong to the weak, and advice says who gains.
+  for each task, and predicts people it has not seen better: days in hospital, which spread most, by more than a nat a
+  person.
+* *Weak and strong.* Inputs say much about prescribed medicines, and little about visits to doctors. If one helps the
+  other, it need not be helped back: advice says who gains, and by how much.
 
 A row-permuted copy of the prescribed medicines is the negative control.
 
@@ -36,7 +37,7 @@ INPUTS = ("sex", "age", "income", "insurance", "illness", "actdays", "hscore", "
 COUNTS = ("doctorco", "nondocco", "hospadmi", "hospdays", "medecine", "prescrib", "nonpresc")
 SUM = "medecine"
 CONTROL = "prescrib (permuted)"
-QUICK = ("doctorco", "hospdays", "prescrib", "nonpresc")
+QUICK = ("doctorco", "hospdays", "prescrib")
 HELD = 4
 """Every so many-th person is kept from the fits whose likelihoods are compared."""
 

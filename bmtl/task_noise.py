@@ -26,7 +26,7 @@ def noise(fit: Fit) -> dict[str, np.ndarray]:
         for j, t in enumerate(members):
             name = fit.tasks.names[t]
             if own is None:
-                out[name] = np.full(fit.draws.shape, fit.model.noise.value)  # type: ignore[attr-defined]
+                out[name] = np.full(fit.draws.shape, fit.model.noise.value)
             elif each > 1:
                 out[name] = own[:, :, j * each : (j + 1) * each] * design.unit[t]
             else:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -51,6 +52,8 @@ OUTPUTS = {
     "mental visits": ("mentvis", "negative_binomial"),
     "admissions": ("totadm", "negative_binomial"),
 }
+QUICK = ("any expense", "log expense", "doctor visits")
+"""Outcomes of a quick run."""
 CONTROL = "doctor visits (permuted)"
 YEAR = 2
 """The first year that everybody who stayed spent wholly on the plan."""
@@ -76,15 +79,16 @@ def table(all_years: bool = False, people: int | None = None) -> pd.DataFrame:
     return raw[raw["zper"].isin(first)].reset_index(drop=True)
 
 
-def read(raw: pd.DataFrame) -> bmtl.Tasks:
-    """The experiment as tasks, with the negative control."""
-    columns = INPUTS | {name: column for name, (column, _) in OUTPUTS.items()} | {"share of year": "time"}
+def read(raw: pd.DataFrame, outcomes: Iterable[str] = tuple(OUTPUTS)) -> bmtl.Tasks:
+    """The experiment, or some of its outcomes, as tasks with the negative control."""
+    outputs = {name: OUTPUTS[name] for name in outcomes}
+    columns = INPUTS | {name: column for name, (column, _) in outputs.items()} | {"share of year": "time"}
     frame = pd.DataFrame({name: raw[column] for name, column in columns.items()})
-    counts = [name for name, (_, family) in OUTPUTS.items() if family == "negative_binomial"]
+    counts = [name for name, (_, family) in outputs.items() if family == "negative_binomial"]
     tasks = bmtl.Tasks.from_frame(
         frame,
         inputs=list(INPUTS),
-        outputs={name: family for name, (_, family) in OUTPUTS.items()},
+        outputs={name: family for name, (_, family) in outputs.items()},
         exposure=dict.fromkeys(counts, "share of year"),
     )
     return tasks.permuted("doctor visits", seed=0, new_name=CONTROL)
@@ -101,7 +105,8 @@ def main() -> bmtl.Advice:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument(
         "--quick", action="store_true",
-        help="the first 1,000 people (400 by person or year), linear functions instead of a network, one restart",
+        help=f"{', '.join(QUICK)} of the first 1,000 people (400 by person or year), linear functions instead of a "
+        "network, one restart",
     )
     parser.add_argument(
         "--folds", choices=("row", "person", "year"), default="row",
@@ -112,7 +117,7 @@ def main() -> bmtl.Advice:
     start = time.perf_counter()
     by_row = arguments.folds == "row"
     raw = table(not by_row, (1_000 if by_row else 400) if arguments.quick else None)
-    tasks = read(raw)
+    tasks = read(raw, QUICK if arguments.quick else OUTPUTS)
     print(tasks, end="\n\n")
     model, restarts = (SharedTrunk(bmtl.trunks.Identity()), 1) if arguments.quick else (SharedTrunk(), 2)
     advice = bmtl.advise(model, tasks, seed=0, folds=folds(raw, arguments.folds), restarts=restarts)

@@ -187,8 +187,8 @@ def in_trunk(site: str) -> bool:
 
 
 def engines(model: Any) -> tuple[str, ...]:
-    """Names of the engines that can run a model: those that can run its trunk."""
-    return getattr(getattr(model, "trunk", None), "engines", ENGINES)
+    """Names of the engines that can run a model: its own, or those that can run its trunk."""
+    return getattr(model, "engines", getattr(getattr(model, "trunk", None), "engines", ENGINES))
 
 
 def specification(model: Any) -> dict[str, Any]:

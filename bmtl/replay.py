@@ -121,7 +121,7 @@ def _new(engine: Any, block: Block, key: Any) -> Any:
 
 
 def _fisher(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
-    return block.family.weight(engine.xp, engine.eta[block.name], engine.noise[block.name], block.exposure)
+    return engine.weight(block)
 
 
 def _eta(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
@@ -131,7 +131,7 @@ def _eta(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
 def _mean_and_new(engine: Any, block: Block, key: Any) -> Any:
     """Mean outcome, or the probability of each label, and after it a new outcome, in the last dimension."""
     xp = engine.xp
-    mean = block.family.mean(xp, engine.eta[block.name], engine.noise[block.name], block.exposure)
+    mean = engine.mean(block)
     mean = mean if block.family.labels else mean[..., None]
     new = xp.astype(engine.new(block, key), mean.dtype)[..., None]
     return xp.concat([xp.broadcast_to(mean, (*new.shape[:-1], mean.shape[-1])), new], axis=-1)

@@ -384,6 +384,18 @@ class Fit(CausalFit):
 
         save(self, path)
 
+    def report(self, path: str | Path) -> None:
+        """Write what there is to say of the fit to one self-contained HTML file, atomically.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        from bmtl.report import fit, html
+
+        html.save(fit.render(self), path)
+
     def summary(self) -> Mapping[str, str]:
         """What was fitted, how and on what, in words."""
         chains, draws = self.draws.shape
@@ -406,7 +418,7 @@ class Fit(CausalFit):
         return "\n".join(["bmtl.Fit", *lines, table.to_string(float_format=lambda v: f"{v:.3g}")])
 
 
-def load(path: str | Path, *, net: Any = None) -> Fit:
+def load(path: str | Path, *, net: Any = None, program: Any = None) -> Fit:
     """Read a fit written by `Fit.save`. Nothing executable is read from the file.
 
     Parameters
@@ -414,18 +426,20 @@ def load(path: str | Path, *, net: Any = None) -> Fit:
     net : torch.nn.Module, optional
         The net of a `bmtl.trunks.Module`, needed if the fit has one. What was trained is taken from the file; what was
         frozen must hold the values it had.
+    program : callable, optional
+        The program of a `bmtl.models.FromProgram`, needed if the fit was made by one.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a saved fit, its model is of a class that is not installed, or the net is missing or
-        another.
+        If the file is not a saved fit, its model is of a class that is not installed, or the net or the program is
+        missing or another.
     """
     from bmtl.storage import load as read
 
-    return read(path, net)
+    return read(path, net, program)
 
 
 def _spread(n: int, some: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,12 +19,10 @@ from bmtl.causal.edge_prior import EdgePrior
 from bmtl.diagnostics.convergence import COLUMNS
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.settings import METHODS
+from bmtl.model import specification
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 from bmtl.trees import attributes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FORMAT = 1
 DERIVED = "noise"
@@ -65,7 +63,7 @@ def save(fit: Fit, path: str | Path) -> None:
         raise
 
 
-def load(path: str | Path, net: Any = None) -> Fit:
+def load(path: str | Path, net: Any = None, program: Any = None) -> Fit:
     """Read a fit; see `bmtl.load`."""
     if not Path(path).exists():
         raise FileNotFoundError(f"no such file: {path}")
@@ -78,12 +76,12 @@ def load(path: str | Path, net: Any = None) -> Fit:
     if tree.attrs.get("bmtl_format") != FORMAT:
         raise ValueError(f"{path} is not a fit saved by bmtl (format {FORMAT})")
     try:
-        return _fit(tree, net)
+        return _fit(tree, net, program)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a fit saved by bmtl, or was changed: {error}") from error
 
 
-def _fit(tree: xr.DataTree, net: Any) -> Fit:
+def _fit(tree: xr.DataTree, net: Any, program: Any) -> Fit:
     attrs = tree.attrs
     stats = _arrays_of(tree, "sample_stats")
     ratio = stats.pop("log_ratio", None)
@@ -100,7 +98,7 @@ def _fit(tree: xr.DataTree, net: Any) -> Fit:
         checked=tree["saved_checks"].to_dataset().to_dataframe()[COLUMNS] if "saved_checks" in tree.children else None,
     )
     return Fit(
-        model=restore(json.loads(attrs["model"]), net),
+        model=_model(json.loads(attrs["model"]), net, program),
         tasks=Tasks.from_spec(json.loads(attrs["tasks"]), _arrays(tree["saved_tasks"])),
         settings=restore(json.loads(attrs["settings"])),
         engine=str(attrs["engine"]),
@@ -109,6 +107,19 @@ def _fit(tree: xr.DataTree, net: Any) -> Fit:
         draws=draws,
         added=tuple(json.loads(attrs.get("added", "[]"))),
     )
+
+
+def _model(saved: Mapping[str, Any], net: Any, program: Any) -> Any:
+    """The model of a fit; that of a program of one's own only if the program is given, for a file cannot name it."""
+    name = saved.get("fields", {}).get("function")
+    if saved["class"] != "FromProgram" or not isinstance(name, str):
+        return restore(saved, net)
+    if program is None:
+        raise ValueError(f"the saved fit was made by the program {name}: give it, bmtl.load(path, program=...)")
+    made = model_class("FromProgram")(program, restore(saved["fields"]["arrangement"]))
+    if (given := specification(made)["fields"]["function"]) != name:
+        raise ValueError(f"the saved fit was made by the program {name}, not by {given}")
+    return made
 
 
 def restore(saved: Any, net: Any = None) -> Any:
@@ -134,13 +145,22 @@ def restore(saved: Any, net: Any = None) -> Any:
         return Arrangement.from_json(dict(saved))
     if name == "Module":
         return _module(saved["fields"], net)
-    if name in PARTS:
-        return PARTS[name](**{key: restore(value, net) for key, value in saved["fields"].items()})
-    for entry in _models():
-        if entry.name == name:
-            return entry.load()(**{key: restore(value, net) for key, value in saved["fields"].items()})
-    known = sorted({entry.name for entry in _models()})
-    raise ValueError(f"the saved fit needs the model {name!r}, which is not installed; installed: {', '.join(known)}")
+    kind = PARTS.get(name) or model_class(name)
+    return kind(**{key: restore(value, net) for key, value in saved["fields"].items()})
+
+
+def model_class(name: str) -> Any:
+    """The model of that name, of those that installed packages announce as entry points.
+
+    Raises
+    ------
+    ValueError
+        If none is called so.
+    """
+    known = {entry.name: entry for entry in entry_points(group="bmtl.models")}
+    if name not in known:
+        raise ValueError(f"the model {name!r} is not installed; installed: {', '.join(sorted(known))}")
+    return known[name].load()
 
 
 def _module(saved: Mapping[str, Any], net: Any) -> trunks.Module:
@@ -150,10 +170,6 @@ def _module(saved: Mapping[str, Any], net: Any) -> trunks.Module:
     trunk = trunks.Module(net, **{key: restore(value) for key, value in saved.items() if key != "net"})
     trunk.fits(saved["net"])
     return trunk
-
-
-def _models() -> Iterator[Any]:
-    return iter(entry_points(group="bmtl.models"))
 
 
 def _arrays_of(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:

@@ -19,13 +19,14 @@ def noise(fit: Fit) -> dict[str, np.ndarray]:
     """See `bmtl.Fit.noise`."""
     design, each, out = replay.design_of(fit.tasks), by_group(fit), {}
     for block, members in design.groups.items():
-        if design.families[members[0]].noise_name is None:
+        # A program of one's own may have noises, but what they are called is not known.
+        if design.families[members[0]].noise_name is None or not hasattr(fit.model, "noise"):
             continue
         own = fit.draws.sites.get(noise_site(block))
         for j, t in enumerate(members):
             name = fit.tasks.names[t]
             if own is None:
-                out[name] = np.full(fit.draws.shape, fit.model.noise.value)  # type: ignore[attr-defined]
+                out[name] = np.full(fit.draws.shape, fit.model.noise.value)
             elif each > 1:
                 out[name] = own[:, :, j * each : (j + 1) * each] * design.unit[t]
             else:

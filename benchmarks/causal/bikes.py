@@ -2,7 +2,7 @@
 
 Usage: ``python -m benchmarks.causal.bikes [--rows N] [--out FILE.json]``.
 
-All hours of `case_studies/data` (or N of them), the inputs of `benchmarks.verdicts.real`. A Poisson analysis of each
+All hours of the case study `bike_riders` (or N of them), and its inputs. A Poisson analysis of each
 outcome alone, with hour, month and weather as factors, has the working day at −.88 for casual and +.28 for registered
 riders. Three models of both together:
 
@@ -24,50 +24,31 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import bmtl
 from benchmarks import record
-from benchmarks.verdicts.real import BIKES, cyclic
-from bmtl.causal import Effects, dag_posterior, effects
+from bmtl.causal import dag_posterior, effects
+from case_studies.bike_riders import INPUTS, RIDERS, by_hour, ratios, read
 
-HOURS = 500
-HARMONICS = ("sin 1", "cos 1", "sin 2", "cos 2")
-TASKS = ("casual", "registered")
 MODELS = {"poisson": ("poisson", False), "negative_binomial": ("negative_binomial", False),
           "by hour": ("negative_binomial", True)}
 
 
-def multiplied(frame: pd.DataFrame) -> pd.DataFrame:
-    """With the products of the working day and the harmonics of the hour."""
-    return frame.assign(**{f"workingday × {name}": frame["workingday"] * frame[name] for name in HARMONICS})
-
-
-def ratios(found: Effects, frame: pd.DataFrame) -> pd.DataFrame:
-    """Logarithms of the ratio of mean riders on working days and other days, on the same hours."""
-    hours = frame.sample(HOURS, random_state=0)
-    means = [found.do({}, multiplied(hours.assign(workingday=day))).means for day in (1, 0)]
-    logs = {name: np.log(means[0][name].mean(axis=1) / means[1][name].mean(axis=1)) for name in TASKS}
-    rows = [(name, own.mean(), *np.quantile(own, [0.055, 0.945])) for name, own in logs.items()]
-    opposite = float(np.mean(logs["casual"] * logs["registered"] < 0))
-    return pd.DataFrame(rows, columns=["task", "log_ratio", "low", "high"]).assign(p_opposite=opposite)
-
-
 def check(name: str, frame: pd.DataFrame, inputs: list[str]) -> dict[str, Any]:
     """Fit one model, and print its tables."""
-    family, by_hour = MODELS[name]
-    extra = [column for column in multiplied(frame) if column.startswith("workingday ×")] if by_hour else []
+    family, varies = MODELS[name]
+    extra = [column for column in by_hour(frame) if column.startswith("workingday ×")] if varies else []
     start = time.process_time()
-    tasks = bmtl.Tasks.from_frame(multiplied(frame), [*inputs, *extra], dict.fromkeys(TASKS, family))
+    tasks = bmtl.Tasks.from_frame(by_hour(frame), [*inputs, *extra], dict.fromkeys(RIDERS, family))
     found = effects(tasks, dag_posterior(tasks), draws=4, seed=0)
     tables = {"edges": found.edges(), "effects": found.mechanisms(), "working day": ratios(found, frame),
-              "split": found.split(*TASKS)}
+              "split": found.split(*RIDERS)}
     seconds = time.process_time() - start
     print(f"\n\n{name}: {len(frame)} hours, {len(found.draws)} draws, {seconds:.1f} processor seconds")
     for title, table in tables.items():
         print(f"\n{title}\n{table.to_string(index=False)}")
-    print(f"\n{found.advice(*TASKS)}", flush=True)
+    print(f"\n{found.advice(*RIDERS)}", flush=True)
     # NaN, of an edge that no graph drawn has, is no JSON.
     records = {key: own.astype(object).where(own.notna(), None).to_dict("records") for key, own in tables.items()}
     return {"model": name, "processor seconds": seconds, **records}
@@ -79,8 +60,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="default: all")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    frame = pd.read_csv(BIKES)
-    frame, _, inputs = cyclic(frame if options.rows is None else frame.sample(options.rows, random_state=0))
+    frame, inputs = read(options.rows), [*INPUTS, "day"]
     with pd.option_context("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.4f}".format):
         found = [check(name, frame, inputs) for name in MODELS]
     record.write(options.out, rows=len(frame), models=found)

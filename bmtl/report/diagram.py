@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,31 +10,26 @@ from matplotlib.figure import FigureBase
 from matplotlib.patches import FancyBboxPatch, Patch
 
 from bmtl.arrangement import Arrangement
-from bmtl.report.style import COLOURS, FAINT, INK, ink_on, label, title
-
-if TYPE_CHECKING:
-    from bmtl.advice import Advice
+from bmtl.report.style import COLOURS, FAINT, INK, WIDTH, ink_on, label, title
 
 
-def draw(fig: FigureBase, advice: Advice) -> None:
-    """Draw inputs, trunks, heads and tasks from left to right on an empty figure."""
-    found = advice.arrangement
+def size(arrangement: Arrangement) -> tuple[float, float]:
+    """Inches that the picture needs."""
+    return WIDTH, 1.6 + 0.5 * len(arrangement.names)
+
+
+def draw(fig: FigureBase, found: Arrangement, heading: str = "Arrangement", notes: Sequence[str] = ()) -> None:
+    """Draw inputs, trunks, heads and tasks from left to right on an empty figure, and notes below."""
     ax = fig.subplots()
-    title(fig, "Best-supported arrangement (undecided)" if advice.verdict == "undecided" else "Arrangement")
+    title(fig, heading)
     y = boxes(ax, found)
     words = {"merge": "merged: one head", "weight": "weighted: one trunk", "decouple": "decoupled: own trunk"}
     fig.legend(
         handles=[Patch(color=COLOURS[key], label=text) for key, text in words.items()],
         loc="outside lower center", ncols=3, handlelength=1, columnspacing=1.2,
     )
-    notes = ["−  follows its head with the sign flipped"] if found.flipped else []
-    pairs = advice.pairs[advice.pairs["verdict"] == "undecided"]
-    if 0 < len(pairs) <= 3:
-        names = pairs[["task_a", "task_b"]].to_numpy()
-        notes += [f"undecided: {label(a, 28, 1)} – {label(b, 28, 1)}" for a, b in names]
-    elif len(pairs):
-        notes.append(f"{len(pairs)} of {len(advice.pairs)} pairs are undecided")
-    for note in notes:
+    signs = ["−  follows its head with the sign flipped"] if found.flipped else []
+    for note in [*signs, *notes]:
         ax.text(50, y - 0.25, note, ha="center", va="center", fontsize=8, color=FAINT)
         y += 0.4
     ax.set_xlim(-0.5, 100.5)

@@ -1,4 +1,4 @@
-"""The report of an advice as one HTML file: style, script and pictures are inside."""
+"""Reports as one HTML file each: style, script and pictures are inside."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import io
 import os
 import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
@@ -62,34 +63,52 @@ def render(advice: Advice) -> str:
     drawn = {name: (getattr(plots, name)(advice), said) for name, said in words.alternatives(advice).items()}
     if advice.fit.draws.trace is not None:
         drawn["trace"] = (plots.trace(advice.fit), words.trace_alternative(advice.fit))
-    return _environment().get_template("template.html").render(
+    answer = words.VERDICTS[advice.verdict]
+    return page(
+        "advice.html", f"{advice.question} – {answer}", drawn,
         advice=advice,
-        pictures={name: _picture(name, figure, said) for name, (figure, said) in drawn.items()},
-        answer=words.VERDICTS[advice.verdict],
+        answer=answer,
         in_words=words.in_words(advice.arrangement),
-        checks=advice.fit.checks.sort_values(["needed", "passed"], ascending=[False, True], kind="stable"),
-        colours=COLOURS,
+        checks=failed_first(advice.fit.checks),
     )
 
 
-def write(advice: Advice, path: str | Path) -> None:
-    """Write the report, atomically: either the whole file is there or what was there before.
+def page(template: str, title: str, drawn: Mapping[str, tuple[Figure, str]], **values: Any) -> str:
+    """A page from a template.
 
     Parameters
     ----------
-    advice : Advice
-    path : str or Path
+    drawn : mapping
+        Name of each picture to the figure and what it shows, in words.
+    **values
+        What else the template asks for.
+    """
+    pictures = {name: _picture(name, figure, said) for name, (figure, said) in drawn.items()}
+    return _environment().get_template(template).render(title=title, pictures=pictures, colours=COLOURS, **values)
+
+
+def failed_first(checks: pd.DataFrame) -> pd.DataFrame:
+    """Convergence checks in the order of what they mean for the reader."""
+    return checks.sort_values(["needed", "passed"], ascending=[False, True], kind="stable")
+
+
+def write(advice: Advice, path: str | Path) -> None:
+    """Write the report of an advice; see `save`."""
+    save(render(advice), path)
+
+
+def save(text: str, path: str | Path) -> None:
+    """Write a page, atomically: either the whole file is there or what was there before.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    page = render(advice)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

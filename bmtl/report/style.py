@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure, FigureBase
 
 COLOURS = {"merge": "#0072B2", "weight": "#009E73", "decouple": "#D55E00", "undecided": "#999999"}
 """Colour of each verdict, from the palette of Okabe and Ito."""
@@ -24,6 +25,17 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.4, "hatch.linewidth": 0.6,
 }
 """What a user's own style must not change: the figures are laid out for these sizes and a white ground."""
+
+WIDTH = 4.8
+"""Inches; no wider, so that a picture can be read on a telephone."""
+
+
+def make(draw: Callable[..., None], size: tuple[float, float], *subject: Any) -> Figure:
+    """A figure of that size in inches, drawn in our style; ``draw`` takes it and the subject."""
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(figsize=size, layout="constrained", facecolor="white")
+        draw(fig, *subject)
+    return fig
 
 
 def label(name: str, width: int = 22, lines: int = 2) -> str:

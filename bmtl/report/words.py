@@ -71,7 +71,7 @@ def percent(p: float) -> str:
     p = float(p)
     if not math.isfinite(p):
         return NONE
-    return "< 1 %" if p < 0.005 else "> 99 %" if p > 0.995 else f"{100 * p:.0f} %"
+    return "< 1 %" if p <= 0.005 else "> 99 %" if p >= 0.995 else f"{100 * p:.0f} %"
 
 
 def duration(seconds: float) -> str:
@@ -116,10 +116,10 @@ def in_words(arrangement: Arrangement) -> list[str]:
 def alternatives(advice: Advice) -> dict[str, str]:
     """Picture to what it shows, with its main numbers."""
     return {
-        "arrangement": "Diagram from inputs to trunks, heads and tasks. " + " ".join(in_words(advice.arrangement)),
+        "arrangement": of_arrangement(advice.arrangement),
         "elpd": _elpd(advice),
         "correlation": _correlation(advice),
-        "noise": _noise(advice),
+        "noise": of_weights(advice.tasks),
         "probabilities": _probabilities(advice),
     }
 
@@ -146,9 +146,15 @@ def _correlation(advice: Advice) -> str:
     return f"Heat map of task correlations. Strongest: {'; '.join(each)}. Verdicts of the pairs: {verdicts}."
 
 
-def _noise(advice: Advice) -> str:
+def of_arrangement(arrangement: Arrangement) -> str:
+    """What the picture of an arrangement shows."""
+    return "Diagram from inputs to trunks, heads and tasks. " + " ".join(in_words(arrangement))
+
+
+def of_weights(table: pd.DataFrame) -> str:
+    """What the picture of noises and weights shows."""
     each = []
-    for row in rows(advice.tasks):
+    for row in rows(table):
         noise = f"noise {number(row.noise)}, " if np.isfinite(row.noise) else ""
         each.append(f"{row.task}: {noise}weight {number(row.weight)}")
     return f"Mean and interval of each task’s noise and weight on log scales. {'; '.join(each)}."

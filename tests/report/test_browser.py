@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from bmtl.report import html
+from bmtl.fitting import SVI
+from bmtl.models import SharedTrunk
+from bmtl.report import fit, html
+from bmtl.trunks import Identity
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -28,8 +31,9 @@ console.error = console.warn = (...words) => problems.push(words.join(" "));
 </script>"""
 MEASURE = """<script>
 addEventListener("load", () => {
-  const button = document.querySelector("#pairs th:nth-child(4) button");
-  const column = () => [...document.querySelectorAll("#pairs tbody td:nth-child(4)")].map((td) => +td.dataset.value);
+  const button = document.querySelector("#SECTION th:nth-child(COLUMN) button");
+  const cells = document.querySelectorAll.bind(document, "#SECTION tbody td:nth-child(COLUMN)");
+  const column = () => [...cells()].map((td) => +td.dataset.value);
   button.click();
   const down = column(), first = button.parentElement.getAttribute("aria-sort");
   button.click();
@@ -46,8 +50,10 @@ addEventListener("load", () => {
 </script>"""
 
 
-def open_page(page: str, folder: Path) -> dict[str, Any]:
-    page = page.replace("<title>", LISTEN + "<title>", 1).replace("</body>", MEASURE + "</body>")
+def open_page(page: str, folder: Path, section: str = "pairs", column: int = 4) -> dict[str, Any]:
+    """What is found in a page, and in a table of numbers after sorting it down and up by a column."""
+    measure = MEASURE.replace("#SECTION", f"#{section}").replace("COLUMN", str(column))
+    page = page.replace("<title>", LISTEN + "<title>", 1).replace("</body>", measure + "</body>")
     # In a frame, because a window of Chromium is at least 500 pixels wide.
     file = folder / "frame.html"
     file.write_text(f'<!DOCTYPE html><body><iframe width="390" height="844" srcdoc="{escape(page)}"></iframe>', "utf-8")
@@ -70,5 +76,15 @@ def test_page_on_a_telephone(which: str, request: pytest.FixtureRequest, tmp_pat
     assert found["problems"] == [] and found["unseen"] == 0
     assert found["window"] <= 390 and found["width"] <= found["window"]
     assert found["buttons"] == 20
+    assert found["aria"] == ["descending", "ascending"]
+    assert found["down"] == sorted(found["down"], reverse=True) and found["up"] == sorted(found["down"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the page with")
+def test_page_of_a_fit_on_a_telephone(made: Any, five: Any, tmp_path: Path) -> None:
+    found = open_page(fit.render(made(SharedTrunk(Identity()), five, SVI(draws=50))), tmp_path, "relations", 2)
+    assert found["problems"] == [] and found["unseen"] == 0
+    assert found["window"] <= 390 and found["width"] <= found["window"]
     assert found["aria"] == ["descending", "ascending"]
     assert found["down"] == sorted(found["down"], reverse=True) and found["up"] == sorted(found["down"])

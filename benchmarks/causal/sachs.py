@@ -1,7 +1,7 @@
 """Eleven proteins of single cells: is the posterior over graphs near what biology says of them?
 
 Usage: ``python -m benchmarks.causal.sachs [--peers] [--out FILE.json]``. Nothing was tuned to it: families, inputs and
-marks follow from what was measured and done (`case_studies/data/README.md`), everything else is a default.
+marks follow from what was measured and done (`case_studies/data/sachs.md`), everything else is a default.
 
 Amounts are positive and vary by factors, so that every protein is a lognormal task: linear Gaussian in logarithms.
 

@@ -16,7 +16,7 @@ from bmtl.engine import ENGINES
 from bmtl.errors import ConvergenceWarning, FitError
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
-from bmtl.fitting.settings import NUTS, SVI, Settings, learns_trunk, resolve
+from bmtl.fitting.settings import NUTS, SVI, Settings, learns_trunk, pyro_only, resolve
 from bmtl.model import Model, engines
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
@@ -83,6 +83,8 @@ def fit(
     """
     check_model(model)
     name, settings = resolve(method, options)
+    if engine == "auto" and pyro_only(settings):
+        engine = "pyro"
     engine, device = choose(engine, device, name, engines(model))
     design = Design.of(tasks)
     values = arrays_of.arrays(tasks, design)

@@ -9,7 +9,16 @@ from bmtl.training.stopping import Stopping
 from bmtl.training.train import train
 from bmtl.training.trained import Trained
 from bmtl.training.weightings import (
-    GradNorm, PCGrad, Profiled, Static, Step, TorchJD, Uncertainty, Unitary, Update, Weighting,
+    GradNorm,
+    PCGrad,
+    Profiled,
+    Static,
+    Step,
+    TorchJD,
+    Uncertainty,
+    Unitary,
+    Update,
+    Weighting,
 )
 
 __all__ = [

@@ -24,6 +24,8 @@ from bmtl.training.weightings import Step, Unitary, Weighting
 Optimiser = Callable[[Iterable[Any]], torch.optim.Optimizer]
 """Takes parameters, in groups, such as ``functools.partial(torch.optim.Adam, lr=0.01)``."""
 
+ADAM: Optimiser = partial(torch.optim.Adam, lr=0.01)
+
 Look = Callable[[int, Runs], None]
 """Called at the start of an epoch, and after the last, with its number."""
 
@@ -52,7 +54,7 @@ class Recipe:
     """
 
     weighting: Weighting = field(default_factory=Unitary)
-    optimiser: Optimiser = partial(torch.optim.Adam, lr=0.01)
+    optimiser: Optimiser = ADAM
     sampling: Sampling = field(default_factory=Sampling)
     stopping: Stopping | None = None
     epochs: int = 500

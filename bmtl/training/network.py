@@ -33,8 +33,8 @@ class _Around:
     """A positive site, with its natural scale as median."""
 
     def sample(self, e: Any, name: str, scale: np.ndarray, unit: np.ndarray) -> Any:
-        one = e.asarray(np.ones_like(scale))
-        return e.sample(name, e.dist.LogNormal(e.xp.log(e.asarray(scale)), one).to_event(1))
+        centre = e.xp.log(e.asarray(scale))
+        return e.sample(name, e.dist.LogNormal(centre, e.xp.ones_like(centre)).to_event(1))
 
 
 @dataclass(frozen=True)

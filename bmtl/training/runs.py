@@ -67,7 +67,8 @@ class Runs:
             prior = starts[0].sites.get(site)
             if prior is not None and block.family.noise_dims == 0 and isinstance(prior.base_dist, LogNormal):
                 self.scales[block.name] = torch.exp(self.free[site].detach()[0])
-                self.free[site].requires_grad_(not (self.profiled or noise == "fixed" and block.family.noise_is_scale))
+                held = self.profiled or (noise == "fixed" and block.family.noise_is_scale)
+                self.free[site].requires_grad_(not held)
 
     def _start(self, tasks: Tasks, seed: int) -> Start:
         start = Start()

@@ -18,9 +18,9 @@ Cells = list[NDArray[np.intp]]
 class Sampling:
     """How often each task is seen, and in what batches.
 
-    A task's share of the cells seen is ``p_t ∝ n_t^(1/temperature)`` (Arivazhagan et al., "Massively multilingual neural
-    machine translation in the wild", 2019). What is minimised is ``T Σ_t p_t w_t L_t`` with mean losses L_t, whatever
-    the batches.
+    A task's share of the cells seen is ``p_t ∝ n_t^(1/temperature)`` (Arivazhagan et al., "Massively multilingual
+    neural machine translation in the wild", 2019). What is minimised is ``T Σ_t p_t w_t L_t`` with mean losses L_t,
+    whatever the batches.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class Runs:
         }
         self.users = self._users()
         self.scales, self.profiled = {}, noise == "profiled"
-        for block in self._blocks(self.arrays):
+        for block in self.blocks(self.arrays):
             site = noise_site(block.name)
             prior = starts[0].sites.get(site)
             if prior is not None and block.family.noise_dims == 0 and isinstance(prior.base_dist, LogNormal):
@@ -111,7 +111,8 @@ class Runs:
         found = arrays(tasks, self.design)
         return {name: torch.tensor(value, device=self.device) for name, value in found.items()}
 
-    def _blocks(self, values: Arrays) -> list[Block]:
+    def blocks(self, values: Arrays) -> list[Block]:
+        """Cells by family."""
         return list(Data(self.design, values).blocks())
 
     def values(self) -> dict[str, torch.Tensor]:
@@ -127,12 +128,12 @@ class Runs:
     def losses(self, values: Arrays, engine: Points | None = None) -> torch.Tensor:
         """Mean negative log-likelihood of each task's cells on the modelled scale, ``runs × T``; 0 without cells."""
         engine = engine or self.run(values)
-        return -self.means(values, {block.name: engine.log_prob(block) for block in self._blocks(values)})
+        return -self.means(values, {block.name: engine.log_prob(block) for block in self.blocks(values)})
 
     def excess(self, values: Arrays, engine: Points) -> torch.Tensor:
         """Losses above those of a perfect fit, ``runs × T``."""
         best = {}
-        for block in self._blocks(values):
+        for block in self.blocks(values):
             eta = saturated(block)
             best[block.name] = 0.0 * block.mask if eta is None else engine.log_prob(block, eta)
         return torch.clamp(self.losses(values, engine) + self.means(values, best), min=0.0)
@@ -141,7 +142,7 @@ class Runs:
         """Mean over each task's observed cells of what every block has a cell, ``runs × T``."""
         total = torch.zeros(self.n_runs, self.design.n_tasks, device=self.device)
         count = torch.zeros(self.design.n_tasks, device=self.device)
-        for block in self._blocks(values):
+        for block in self.blocks(values):
             own = cells[block.name].expand(self.n_runs, *block.mask.shape)
             if "task" in values:
                 total = total.index_add(1, values["task"], own)
@@ -172,7 +173,7 @@ class Runs:
         if not (every or self.profiled):
             return
         engine = self.run(self.arrays)
-        for block in self._blocks(self.arrays):
+        for block in self.blocks(self.arrays):
             if block.name in self.scales and not self.free[noise_site(block.name)].requires_grad:
                 self.free[noise_site(block.name)].copy_(self._best(block, engine).log())
 
@@ -194,7 +195,7 @@ class Runs:
 
     def _only(self, block: Block, cells: torch.Tensor) -> dict[str, torch.Tensor]:
         """These cells of one block, zeros for the others."""
-        return {own.name: cells if own.name == block.name else 0.0 * own.mask for own in self._blocks(self.arrays)}
+        return {own.name: cells if own.name == block.name else 0.0 * own.mask for own in self.blocks(self.arrays)}
 
     def noise(self) -> torch.Tensor:
         """Noise of each task in the user's units, ``runs × T``; NaN where there is none, or a vector."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bmtl.arrangement import Arrangement
 from bmtl.errors import FitError
-from bmtl.fitting.fit import choose
+from bmtl.fitting.devices import choose
 from bmtl.fitting.progress import Progress
 from bmtl.tasks import Tasks
 from bmtl.training.held_out import split

@@ -23,7 +23,7 @@ def runs(tasks: Any, noise: str = "fixed", trunk: Any = None, seeds: tuple[int, 
 def predictors(own: Runs, tasks: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Linear predictor of every task's cells and its noise, ``runs × cells …``."""
     engine, out = own.run(own.arrays), {}
-    for block in own._blocks(own.arrays):
+    for block in own.blocks(own.arrays):
         eta, noise = engine.eta[block.name].detach().numpy(), engine.noise[block.name].detach().numpy()
         for j, t in enumerate(block.tasks):
             at = tasks.rows[t]
@@ -95,7 +95,7 @@ def test_excess_is_zero_for_a_perfect_fit(five, seven) -> None:
         own = runs(tasks)
         engine = own.run(own.arrays)
         assert bool((own.excess(own.arrays, engine) >= 0).all())
-        for block in own._blocks(own.arrays):
+        for block in own.blocks(own.arrays):
             if not block.family.labels:
                 from bmtl.training.network import saturated
 

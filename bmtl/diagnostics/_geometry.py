@@ -15,14 +15,14 @@ MEASURES = ("sharpness", "fisher", "coherence")
 CELLS = 64
 """Cells a task, evenly spread, whose own gradients are computed."""
 
-POWERS = 10
-"""Steps of power iteration."""
+STEPS = 12
+"""Steps of Lanczos iteration: products with the Hessian."""
 
 
 def geometry(runs: Runs) -> dict[str, np.ndarray]:
     """Measures of each task's loss by the trunk, ``runs × T``.
 
-    ``sharpness`` is the largest eigenvalue, in size, of the Hessian of the mean loss, by power iteration. ``fisher`` is
+    ``sharpness`` is the largest eigenvalue of the Hessian of the mean loss, by Lanczos iteration. ``fisher`` is
     the trace of the Fisher information: the mean squared length of a cell's gradient of the log-likelihood, at an
     outcome drawn from the network. ``coherence`` is ``‖mean g‖² / mean ‖g‖²`` over the cells' gradients at their own
     outcomes: 1 if all agree, 1 / cells if they are orthogonal.
@@ -42,14 +42,22 @@ def _sharpness(runs: Runs, t: int) -> torch.Tensor:
     trunk = runs.trunk
     loss = runs.losses(runs.arrays)[:, t].sum()
     gradient = _flat(torch.autograd.grad(loss, trunk, create_graph=True), 1)
-    # From the gradient itself, which lies in few of the Hessian's directions, mostly those of large eigenvalues.
-    v = gradient.detach()
-    value = v[:, 0]
-    for _ in range(POWERS):
-        v = v / torch.clamp(torch.linalg.vector_norm(v, dim=1, keepdim=True), min=torch.finfo(v.dtype).tiny)
-        applied = _flat(torch.autograd.grad((gradient * v).sum(), trunk, retain_graph=True), 1)
-        value, v = (v * applied).sum(dim=1), applied
-    return value
+    basis: list[torch.Tensor] = []
+    # From the gradient itself, which lies mostly in the directions of large eigenvalues.
+    ahead, diagonal, beside = gradient.detach(), [], []
+    for _ in range(min(STEPS, gradient.shape[1])):
+        size = torch.linalg.vector_norm(ahead, dim=1, keepdim=True)
+        v = ahead / torch.clamp(size, min=torch.finfo(size.dtype).tiny)
+        beside.append(size[:, 0])
+        basis.append(v)
+        ahead = _flat(torch.autograd.grad((gradient * v).sum(), trunk, retain_graph=True), 1)
+        diagonal.append((v * ahead).sum(dim=1))
+        for own in basis:
+            # Against all before, not the last two alone: rounding would bring directions back.
+            ahead = ahead - (own * ahead).sum(dim=1, keepdim=True) * own
+    off = torch.stack(beside, dim=1)[:, 1:]
+    small = torch.diag_embed(torch.stack(diagonal, dim=1)) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
+    return torch.linalg.eigvalsh(small)[:, -1]
 
 
 def _by_cell(runs: Runs, t: int) -> tuple[torch.Tensor, torch.Tensor]:

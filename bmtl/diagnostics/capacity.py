@@ -81,7 +81,8 @@ class Capacity:
             last = int(np.flatnonzero(hurts)[-1]) if hurts.any() else -1
             enough = self.widths[last + 1] if last + 1 < len(self.widths) else None
             helps = bool(own["gap"].iloc[-1] > CLEAR * own["se"].iloc[-1])
-            rows.append((name, bool(hurts.any()) and enough is not None, enough, helps, self._second_descent(str(name))))
+            competes = bool(hurts.any()) and enough is not None
+            rows.append((name, competes, enough, helps, self._second_descent(str(name))))
         table = pd.DataFrame(rows, columns=["task", "competes", "width", "helps", "second_descent"])
         return table.astype({"width": "Int64"})
 

@@ -125,7 +125,7 @@ def conflict(
 
     def look(epoch: int, own: Runs) -> None:
         if not own.trunk:
-            raise ValueError(f"conflict is between gradients on the trunk, and {type(trunk).__name__} has no parameters")
+            raise ValueError(f"conflict is between gradients of the trunk; {type(trunk).__name__} has no parameters")
         if epoch % every == 0 or epoch == study.recipe.epochs:
             with torch.enable_grad():
                 pulls = own.pulls(own.losses(own.arrays))

@@ -122,8 +122,8 @@ class Restarts:
         pairs = self.pairs()
         lines = [
             f"bmtl.Restarts: {len(self.seeds)} runs, {self.pareto.sum()} on the Pareto front",
-            f"{pairs['tied'].mean():.0%} of the pairs tie in aggregate; {pairs['trap'].mean():.0%} tie although each is "
-            "the better one of some task",
+            f"{pairs['tied'].mean():.0%} of the pairs tie in aggregate; {pairs['trap'].mean():.0%} tie although each "
+            "is the better one of some task",
         ]
         return "\n".join([*lines, self.misleading().to_string(index=False, float_format=lambda v: f"{v:.3g}")])
 

@@ -48,8 +48,9 @@ class Trajectory:
         Returns
         -------
         DataFrame
-            Columns arm, epoch, run, task, train, held, gap (held − train), sharpness (the Hessian's largest eigenvalue
-            in size), fisher (trace of the Fisher information) and coherence (of the cells' gradients, 1 if all agree).
+            Columns arm, epoch, run, task, train, held, gap (held − train), sharpness (the Hessian's largest
+            eigenvalue), fisher (trace of the Fisher information) and coherence (of the cells' gradients: 1 if all
+            agree).
         """
         parts = []
         looks = np.array(self.looks)

@@ -118,22 +118,24 @@ def follow(
     with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
         training = _Training(network, tasks, recipe, seeds, device)
         unseen = None if held is None else training.runs.on_device(held)
-        records: list[tuple[np.ndarray, ...]] = []
+        measured: list[tuple[np.ndarray, ...]] = []
+        weights: list[np.ndarray] = []
         with (progress or Progress(False)).bar("epochs", recipe.epochs) as tick:
             for epoch in range(recipe.epochs + 1):
                 training.runs.profile()
                 if look is not None:
                     look(epoch, training.runs)
-                records.append((*training.measure(unseen), training.weights()))
-                training.watch.look(epoch, records[-1][1])
+                measured.append(training.measure(unseen))
+                training.watch.look(epoch, measured[-1][1])
                 if epoch == recipe.epochs or not training.watch.active.any():
                     break
                 training.epoch()
-                records[-1] = (*records[-1][:-1], training.weights())
-                tick(1, loss=float(records[-1][0].mean()))
-    train, unseen_losses, noise, weights = (np.stack(own) for own in zip(*records, strict=True))
-    return Path(training.runs, train, unseen_losses, weights, noise, training.watch.stopped,
-                time.perf_counter() - start)
+                weights.append(training.weights())
+                tick(1, loss=float(measured[-1][0].mean()))
+    weights.append(training.weights())
+    losses, held_losses, noise = (np.stack(own) for own in zip(*measured, strict=True))
+    seconds = time.perf_counter() - start
+    return Path(training.runs, losses, held_losses, np.stack(weights), noise, training.watch.stopped, seconds)
 
 
 def paths(

@@ -26,7 +26,7 @@ from bmtl.training import (
 )
 from bmtl.training.loop import follow, paths
 from bmtl.training.network import Network
-from bmtl.trunks import MLP, Identity
+from bmtl.trunks import MLP, Identity, Module
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -261,6 +261,16 @@ def test_what_comes_back(seven) -> None:
     assert "Profiled" in repr(own) and "held out" in repr(own)
     score = own.score(seven.select(["income", "grade"]))
     assert score["task"].tolist() == ["income", "grade"] and np.isfinite(score["lpd"]).all()
+
+
+def test_a_torch_module_is_trained_and_predicts(uneven) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh())
+    trunk = Module(net, trainable=["0.weight"])
+    own = bmtl.train(trunk, uneven, weighting=PCGrad(), epochs=5)
+    assert set(own.sites) == {"trunk_0.weight", "head", "intercept", "noise_gaussian"}
+    phi = np.tanh(uneven.Z @ own.sites["trunk_0.weight"][0].T + net[0].bias.detach().numpy())
+    eta = own.sites["intercept"] + phi @ own.sites["head"].T / 2.0
+    np.testing.assert_allclose(own.predict(uneven.X), eta * uneven.y_scale + uneven.y_centre, rtol=1e-4, atol=1e-3)
 
 
 def test_score_is_the_density_at_the_point(uneven) -> None:

@@ -48,7 +48,7 @@ class Gains(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "bounds": bounds})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; the loss if a closure computes it."""
         loss = None
         if closure is not None:

@@ -48,7 +48,7 @@ class Recipe:
     Raises
     ------
     TypeError
-        If the optimiser cannot be called.
+        If the weighting is none, or the optimiser cannot be called.
     ValueError
         If there is no epoch, or the weighting compares tasks that are never in one batch.
     """
@@ -62,6 +62,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs must be ≥ 1, got {self.epochs}")
+        if isinstance(self.weighting, type) or not hasattr(self.weighting, "update"):
+            raise TypeError(f"the weighting must be one of bmtl.training, such as Unitary(), got {self.weighting!r}")
         if not callable(self.optimiser):
             raise TypeError(
                 "the optimiser must take parameters and give a torch optimiser, such as "

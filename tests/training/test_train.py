@@ -296,6 +296,8 @@ def test_groups_of_rows_and_gains(grouped) -> None:
     ("options", "error", "message"),
     [
         ({"epochs": 0}, ValueError, "epochs must be ≥ 1"),
+        ({"weighting": "gradnorm"}, TypeError, "such as Unitary"),
+        ({"weighting": Unitary}, TypeError, "such as Unitary"),
         ({"optimiser": "adam"}, TypeError, "must take parameters and give a torch optimiser"),
         ({"stopping": Stopping()}, ValueError, "stopping needs held-out cells"),
         ({"held_out": 1.0}, ValueError, r"held_out must lie in \[0, 1\)"),

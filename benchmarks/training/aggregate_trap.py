@@ -51,8 +51,11 @@ def main() -> None:
             "p_misled": own.misleading().set_index("task")["p_misled"].to_dict(),
             "correlation_of_tasks_over_runs": float(np.corrcoef(own.scores.T)[0, 1]),
         })
-    record.write(arguments.out, epochs=EPOCHS, rows=ROWS, summary=summary,
-                 scores={name: own.scores.round(4).tolist() for name, own in found.items()})
+    scores = [
+        {"trunk": name, "seed": seed, **dict(zip(own.names, score, strict=True))}
+        for name, own in found.items() for seed, score in zip(own.seeds, own.scores.round(4).tolist(), strict=True)
+    ]
+    record.write(arguments.out, epochs=EPOCHS, rows=ROWS, summary=summary, scores=scores)
 
 
 if __name__ == "__main__":

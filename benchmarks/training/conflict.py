@@ -120,7 +120,8 @@ def main() -> None:
     for seed, cosine, rows, width in itertools.product(range(arguments.repeats), COSINES, ROWS, WIDTHS):
         if (cosine, rows, width, seed) not in done:
             records += measure(cosine, rows, width, seed)
-            record.write(arguments.out, runs=RUNS, epochs=EPOCHS, summary=summary(records), records=records)
+            record.write(arguments.out, runs=RUNS, epochs=EPOCHS, records=records)
+    record.write(arguments.out, runs=RUNS, epochs=EPOCHS, summary=summary(records), records=records)
     for key, value in summary(records).items():
         print(f"{key:26}{value:8.3g}")
     if arguments.figure:

@@ -91,6 +91,38 @@ def test_restarts_are_runs_of_train(three) -> None:
     assert batched.scores.shape == (2, 3) and (batched.scores[0] != batched.scores[1]).all()
 
 
+def test_restarts_find_two_basins_that_are_each_good_for_one_task() -> None:
+    # A trunk of one unit can follow one of two unrelated tasks.
+    rng = np.random.default_rng(13)
+    X = rng.normal(size=(400, 2))
+    Y = np.tanh(2.0 * X) + 0.3 * rng.normal(size=(400, 2))
+    tasks = bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 2, names=["u", "v"])
+    found = restarts(MLP((1,)), tasks, runs=8, epochs=300, optimiser=partial(torch.optim.Adam, lr=0.02), device="cpu")
+    pairs, aggregate = found.pairs(), found.scores.mean(axis=1)
+    ahead = found.scores[:, 0] > found.scores[:, 1]
+    assert 0 < ahead.sum() < 8
+    # Runs in different basins are more than half a nat apart on each task, and not a tenth of it in the mean.
+    assert np.abs(np.diff(found.scores, axis=1)).min() > 0.5 > 0.05 > np.ptp(aggregate)
+    crossed = pairs["trap"].to_numpy()
+    assert crossed.sum() == ahead.sum() * (~ahead).sum()
+    assert pairs.loc[crossed, ["a_better", "b_better"]].isin(["u", "v"]).all(axis=None)
+
+
+@pytest.mark.slow
+def test_capacity_finds_that_a_narrow_trunk_is_too_small_for_two() -> None:
+    rng = np.random.default_rng(12)
+    X = rng.normal(size=(1500, 6))
+    hidden = np.tanh(X @ rng.normal(0.0, 1.5 / np.sqrt(6), (2, 6, 6)) + rng.normal(size=(2, 1, 6)))
+    f = hidden.sum(axis=2).T
+    f = (f - f.mean(axis=0)) / f.std(axis=0)
+    tasks = bmtl.Tasks.from_arrays(X, f + 0.1 * rng.normal(size=f.shape), ["gaussian"] * 2)
+    adam = partial(torch.optim.Adam, lr=0.02)
+    found = capacity(MLP((8,)), tasks, widths=(8, 64), runs=2, epochs=800, optimiser=adam, device="cpu")
+    assert found.width == 64
+    assert found.summary["competes"].any()
+    assert "widen to 64 before decoupling" in repr(found)
+
+
 def two_widths(gaps: list[list[float]], shared: list[float] | None = None) -> Capacity:
     """Gaps by width and task, runs and cells alike but for the level."""
     levels = shared or [0.0] * len(gaps)

@@ -78,7 +78,8 @@ def _harm(losses: dict[str, np.ndarray], t: int, read: Any, *which: Any) -> floa
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     known = [own for own in records if own["equal"] is not None]
-    value = {key: np.array([own[key] for own in known]) for key in ("conflict", "train", "test", "best", "equal", "lowest")}
+    keys = ("conflict", "train", "test", "best", "equal", "lowest")
+    value = {key: np.array([own[key] for own in known]) for key in keys}
     return {
         "problems": len(known),
         "conflict_and_train": float(spearmanr(value["conflict"], value["train"]).statistic),

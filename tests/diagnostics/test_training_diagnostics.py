@@ -97,7 +97,7 @@ def test_restarts_find_two_basins_that_are_each_good_for_one_task() -> None:
     X = rng.normal(size=(400, 2))
     Y = np.tanh(2.0 * X) + 0.3 * rng.normal(size=(400, 2))
     tasks = bmtl.Tasks.from_arrays(X, Y, ["gaussian"] * 2, names=["u", "v"])
-    found = restarts(MLP((1,)), tasks, runs=8, epochs=300, optimiser=partial(torch.optim.Adam, lr=0.02), device="cpu")
+    found = restarts(MLP((1,)), tasks, runs=8, epochs=700, optimiser=partial(torch.optim.Adam, lr=0.03), device="cpu")
     pairs, aggregate = found.pairs(), found.scores.mean(axis=1)
     ahead = found.scores[:, 0] > found.scores[:, 1]
     assert 0 < ahead.sum() < 8

@@ -13,7 +13,7 @@ from bmtl._version import __version__
 from bmtl.errors import ConvergenceWarning, FitError, TaskError, TaskWarning
 
 if TYPE_CHECKING:
-    from bmtl import causal, diagnostics, families, grouping, noise, relations, trunks
+    from bmtl import causal, diagnostics, families, grouping, noise, relations, training, trunks
     from bmtl.advice import Advice, Folds, advise
     from bmtl.arrangement import Arrangement
     from bmtl.causal import EdgePrior
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bmtl.prior import prior_predictive
     from bmtl.results import Fit, load
     from bmtl.tasks import Tasks
+    from bmtl.training.train import train
+    from bmtl.training.trained import Trained
 
 __all__ = [
     "Advice",
@@ -33,6 +35,7 @@ __all__ = [
     "TaskError",
     "TaskWarning",
     "Tasks",
+    "Trained",
     "__version__",
     "advise",
     "causal",
@@ -44,6 +47,8 @@ __all__ = [
     "noise",
     "prior_predictive",
     "relations",
+    "train",
+    "training",
     "trunks",
 ]
 
@@ -54,12 +59,16 @@ _OBJECTS = {
     "Fit": "bmtl.results",
     "Folds": "bmtl.advice",
     "Tasks": "bmtl.tasks",
+    "Trained": "bmtl.training.trained",
     "advise": "bmtl.advice",
     "fit": "bmtl.fitting.fit",
     "load": "bmtl.results",
     "prior_predictive": "bmtl.prior",
+    "train": "bmtl.training.train",
 }
-_SUBMODULES = frozenset({"causal", "diagnostics", "families", "grouping", "noise", "relations", "trunks"})
+_SUBMODULES = frozenset(
+    {"causal", "diagnostics", "families", "grouping", "noise", "relations", "training", "trunks"}
+)
 
 
 if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would accept any name

@@ -16,9 +16,10 @@ from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
     from bmtl.results import Fit
+    from bmtl.training.trained import Trained
 
 
-def score(fit: Fit, new: Tasks) -> pd.DataFrame:
+def score(fit: Fit | Trained, new: Tasks) -> pd.DataFrame:
     """Log predictive density of new cells; see `Fit.score`."""
     tasks = fit.tasks
     unknown = [name for name in new.names if name not in tasks.names]

@@ -13,6 +13,7 @@ from bmtl.model import noise_site, noises_a_task
 
 if TYPE_CHECKING:
     from bmtl.results import Fit
+    from bmtl.training.trained import Trained
 
 
 def noise(fit: Fit) -> dict[str, np.ndarray]:
@@ -56,13 +57,13 @@ def weights(fit: Fit, prob: float) -> pd.DataFrame:
     return table if by_group(fit) > 1 else table.drop(columns="group")
 
 
-def by_group(fit: Fit) -> int:
+def by_group(fit: Fit | Trained) -> int:
     """Noises of each task."""
     prior: Any = getattr(fit.model, "noise", None)
     return noises_a_task(prior, replay.design_of(fit.tasks))
 
 
-def new_groups(fit: Fit, group: Any, n: int) -> np.ndarray | None:
+def new_groups(fit: Fit | Trained, group: Any, n: int) -> np.ndarray | None:
     """Positions of the groups of new rows.
 
     Raises

@@ -23,7 +23,8 @@ from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
 from bmtl.arrangement import Arrangement
 from bmtl.errors import TaskError
-from bmtl.fitting.fit import check_model, choose, choose_trunk
+from bmtl.fitting.devices import choose
+from bmtl.fitting.fit import check_model, choose_trunk
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import Settings, resolve
 from bmtl.model import engines

@@ -1,9 +1,16 @@
-"""Diagnostics: convergence and predictive checks, as tables."""
+"""Diagnostics: convergence and predictive checks, and what goes wrong while networks are trained, as tables."""
 
 from __future__ import annotations
 
+from bmtl.diagnostics.capacity import Capacity, capacity
+from bmtl.diagnostics.conflict import Conflict, conflict
 from bmtl.diagnostics.convergence import checks, guide_k
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
+from bmtl.diagnostics.restarts import Restarts, restarts
 from bmtl.diagnostics.sbc import Calibration, simulation_based_calibration
+from bmtl.diagnostics.trajectory import Trajectory, trajectory
 
-__all__ = ["Calibration", "TaskLOO", "checks", "guide_k", "psis_loo", "simulation_based_calibration"]
+__all__ = [
+    "Calibration", "Capacity", "Conflict", "Restarts", "TaskLOO", "Trajectory", "capacity", "checks", "conflict",
+    "guide_k", "psis_loo", "restarts", "simulation_based_calibration", "trajectory",
+]

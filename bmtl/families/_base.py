@@ -38,6 +38,8 @@ class Family:
         Usual prior scale of the linear predictor's spread over the inputs.
     noise_dims : int
         Dimensions of one task's noise: 0 where it is a number, 1 where it is a vector.
+    noise_is_scale : bool
+        Whether the noise is a scale or a temperature: held at a value it does no more than weigh the loss.
     dispersed : bool
         Whether outcomes may well vary more around their means than the family says, as counts do. The screen then
         allows for a dispersion.
@@ -58,6 +60,7 @@ class Family:
     exposures: ClassVar[str] = "finite and > 0"
     amplitude: ClassVar[float] = 1.0
     noise_dims: ClassVar[int] = 0
+    noise_is_scale: ClassVar[bool] = False
     dispersed: ClassVar[bool] = False
     dtype: ClassVar[type] = np.float32
     filler: ClassVar[float] = 1.0

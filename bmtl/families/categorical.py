@@ -32,6 +32,7 @@ class Categorical(Labelled):
     name = "categorical"
     link = "softmax"
     noise_name = "temperature"
+    noise_is_scale = True
     ordered = False
     field = "categories"
 

@@ -18,6 +18,7 @@ class Gaussian(Family):
     name = "gaussian"
     link = "identity"
     noise_name = "standard deviation"
+    noise_is_scale = True
     standardised = True
     support = "finite numbers"
 

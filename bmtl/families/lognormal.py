@@ -22,6 +22,7 @@ class LogNormal(Family):
     name = "lognormal"
     link = "log"
     noise_name = "standard deviation of the log"
+    noise_is_scale = True
     support = "numbers > 0"
 
     def valid(self, y):

@@ -27,6 +27,7 @@ class StudentT(Family):
     name = "student_t"
     link = "identity"
     noise_name = "scale"
+    noise_is_scale = True
     standardised = True
     support = "finite numbers"
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from bmtl import replay
 from bmtl.data import Design
-from bmtl.engine import ENGINES
 from bmtl.errors import ConvergenceWarning, FitError
+from bmtl.fitting.devices import choose
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
-from bmtl.fitting.settings import MAP, NUTS, SVI, Settings, learns_trunk, resolve
+from bmtl.fitting.settings import MAP, NUTS, SVI, Settings, learns_trunk, pyro_only, resolve
 from bmtl.model import Model, engines, explained
 from bmtl.results import Fit
 from bmtl.runs import Runs, pooled, proposed, values_of
@@ -84,6 +84,8 @@ def fit(
     """
     check_model(model)
     name, settings = resolve(method, options)
+    if engine == "auto" and pyro_only(settings):
+        engine = "pyro"
     engine, device = choose(engine, device, name, engines(model))
     bars = Progress(progress)
     runs = proposed(model, tasks, seed)
@@ -188,44 +190,6 @@ def choose_trunk(
     # A point overfits more the longer it is trained, so it must have earned its place beyond noise.
     clear = gain.sum() > 2.0 * np.sqrt(len(gain) * gain.var())
     return replace(settings, trunk="point" if clear else "guide")
-
-
-def choose(engine: str, device: str, method: str, able: tuple[str, ...] = ENGINES) -> tuple[str, str]:
-    """Engine and device, with ``auto`` resolved.
-
-    Parameters
-    ----------
-    able : tuple of str
-        Engines that can run the model.
-
-    Raises
-    ------
-    ValueError
-        If there is no such engine or it cannot run the model, CUDA is asked for where there is none, or NumPyro is
-        asked to run on a device.
-    """
-    if engine not in (*ENGINES, "auto"):
-        raise ValueError(f"unknown engine {engine!r}; known: auto, {', '.join(ENGINES)}")
-    if engine not in ("auto", *able):
-        raise ValueError(f"the model's trunk runs on the engine {', '.join(able)} only, not on {engine!r}")
-    if engine == "auto" and len(able) == 1:
-        (engine,) = able
-    if engine == "numpyro" or (engine == "auto" and method == "nuts"):
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"the numpyro engine runs on the CPU; for device {device!r} use engine='pyro'")
-        return "numpyro", "cpu"
-    if engine == "auto" and device == "cpu":
-        return "numpyro", "cpu"
-    import torch
-
-    cuda = torch.cuda.is_available()
-    if device == "auto":
-        if engine == "auto":
-            return ("pyro", "cuda") if cuda else ("numpyro", "cpu")
-        return "pyro", "cuda" if cuda else "cpu"
-    if torch.device(device).type == "cuda" and not cuda:
-        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device")
-    return "pyro", device
 
 
 def check_model(model: Any) -> None:

@@ -19,7 +19,7 @@ from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
-from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point, step_size
+from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point, pyro_only, step_size
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling, chunks
 from bmtl.model import Model
 
@@ -50,7 +50,14 @@ def run(
     -------
     list of Draws
         One a fit: its best restart. If the ELBO of none was finite, it has `Draws.failed`.
+
+    Raises
+    ------
+    ValueError
+        If the settings ask for what only Pyro has.
     """
+    if pyro_only(settings):
+        raise ValueError("optimiser='gains' runs on the engine pyro only")
     start = time.perf_counter()
     progress = progress or Progress(False)
     stacked = each or [{name: value for name, value in values.items() if name.startswith("mask/")}]

@@ -15,12 +15,16 @@ import torch
 from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
 from bmtl.fitting.draws import Draws
+from bmtl.fitting.gains import Gains
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.pyro_latent import Latent
 from bmtl.fitting.robust import Robust
 from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point, step_size
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling, chunks
 from bmtl.model import Model
+
+MOMENTUM = 0.9
+"""Of gradient descent with gains."""
 
 
 def run(
@@ -75,8 +79,8 @@ class PyroSVI:
         self.n_rows = design.n_rows
         self.device = engine.device
         self.latent = Latent(program, arrays, partial(is_point, settings))
-        cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
-        self.settling = Settling(1, cells, chunks(settings.max_steps), warm=begin is not None)
+        self.cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
+        self.settling = Settling(1, self.cells, chunks(settings.max_steps), warm=begin is not None)
         first = self._initial() if begin is None else {
             name: torch.tensor(value, device=self.device) for name, value in begin["params"].items()
         }
@@ -152,21 +156,27 @@ class PyroSVI:
         settings = self.settings
         batch = min(settings.batch_size, self.n_rows)
         params = [*self.params.values(), *self.flows.parameters()]
-        adam, held = torch.optim.Adam(params, lr=step_size(settings)), Robust(params)
+        gains = isinstance(settings, SVI) and settings.optimiser == "gains"
+        # The step of a gradient is proportional to it, and it to the cells; those of Adam are not.
+        rate = step_size(settings) / (self.cells if gains else 1.0)
+        optimiser: torch.optim.Optimizer = (
+            Gains(params, rate, momentum=MOMENTUM) if gains else torch.optim.Adam(params, lr=rate)
+        )
+        held = Robust(params)
         losses, mean, steps = torch.zeros(CHUNK, device=self.device), [own.detach().clone() for own in params], 0
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for _ in range(chunks(settings.max_steps)):
                 scale = self.settling.likelihood * self.n_rows / batch
-                adam.param_groups[0]["lr"] = step_size(settings) * self.settling.factor[0]
+                optimiser.param_groups[0]["lr"] = rate * self.settling.factor[0]
                 for step in range(CHUNK):
                     rows = self.arrays
                     if batch < self.n_rows:
                         rows = take_rows(rows, torch.randint(self.n_rows, (batch,), device=self.device))
-                    adam.zero_grad()
+                    optimiser.zero_grad()
                     loss = self.negative_elbo(rows, scale)
                     loss.backward()
                     held()
-                    adam.step()
+                    optimiser.step()
                     losses[step] = loss.detach()
                     if self.settling.last[0]:
                         steps += 1

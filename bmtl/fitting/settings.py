@@ -9,6 +9,7 @@ from bmtl.model import in_trunk
 
 GUIDES = ("mean_field", "low_rank", "full_rank", "flow")
 TRUNKS = ("auto", "point", "guide")
+OPTIMISERS = ("adam", "gains")
 RANK = 16
 """Rank of the low-rank guide's covariance factor."""
 FLOWS = 2
@@ -43,6 +44,8 @@ class SVI:
         Of Adam, a third of it for a flow; divided by 10 in two stages as the ELBO settles.
     draws : int
         Posterior draws taken from the guide.
+    optimiser : {"adam", "gains"}
+        Adam, or `bmtl.training.Gains` with momentum on the negative ELBO a cell: on the Pyro engine, for large batches.
     """
 
     guide: str = "mean_field"
@@ -52,8 +55,11 @@ class SVI:
     batch_size: int = 256
     learning_rate: float = 0.03
     draws: int = 1000
+    optimiser: str = "adam"
 
     def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"unknown optimiser {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
         if self.guide not in GUIDES:
             raise ValueError(f"unknown guide {self.guide!r}; known: {', '.join(GUIDES)}")
         if self.trunk not in TRUNKS:
@@ -159,6 +165,11 @@ def step_size(settings: SVI | MAP) -> float:
     """Learning rate of the first stage: the networks of a flow do not stand the usual one."""
     flow = isinstance(settings, SVI) and settings.guide == "flow"
     return settings.learning_rate / 3.0 if flow else settings.learning_rate
+
+
+def pyro_only(settings: Settings) -> bool:
+    """Whether only the Pyro engine has what these settings ask for."""
+    return isinstance(settings, SVI) and settings.optimiser == "gains"
 
 
 def point_trunk(model: Any, settings: Settings) -> bool:

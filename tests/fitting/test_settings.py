@@ -7,7 +7,7 @@ import torch
 
 import bmtl
 from bmtl.fitting import MAP, NUTS, SVI
-from bmtl.fitting.fit import choose
+from bmtl.fitting.devices import choose
 from bmtl.fitting.settings import resolve
 from bmtl.models import Decoupled, Merged, SharedTrunk
 from bmtl.trunks import Identity

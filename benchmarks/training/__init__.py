@@ -1,0 +1,1 @@
+"""Training dynamics: the classic weightings side by side, and what the diagnostics say of known problems."""

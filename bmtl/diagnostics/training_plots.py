@@ -1,0 +1,92 @@
+"""Pictures of the diagnostics of training, as matplotlib figures that belong to nobody's global state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from bmtl.report.style import COLOURS, FAINT, INK, STYLE, label, title
+
+if TYPE_CHECKING:
+    from bmtl.diagnostics.capacity import Capacity
+    from bmtl.diagnostics.conflict import Conflict
+    from bmtl.diagnostics.restarts import Restarts
+    from bmtl.diagnostics.trajectory import Trajectory
+
+ARMS = {"shared": COLOURS["weight"], "single": COLOURS["decouple"]}
+
+MOST_LINES = 8
+"""Lines that are named in a legend, and panels of a figure."""
+
+
+def _axes(heading: str, width: float = 4.8, height: float = 3.2, panels: int = 1) -> tuple[Figure, Any]:
+    fig = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    title(fig, heading)
+    return fig, fig.subplots(1, panels, squeeze=False)[0]
+
+
+def restarts(found: Restarts) -> Figure:
+    """Scores of all runs less their mean on each task, in units of their spread: a line a run."""
+    with matplotlib.rc_context(STYLE):
+        fig, (ax,) = _axes("Runs that differ in their seed only", 1.8 + 0.9 * max(len(found.names), 3))
+        spread = found.scores.std(axis=0)
+        z = (found.scores - found.scores.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        for own, front in zip(z, found.pareto, strict=True):
+            style = {"color": COLOURS["merge"], "zorder": 2} if front else {"color": "#bbbbbb", "zorder": 1}
+            ax.plot(own, marker="o", markersize=3, linewidth=1.0, **style)
+        ax.set_xticks(range(len(found.names)), [label(name, 12) for name in found.names])
+        ax.set_ylabel("held-out lpd, standard deviations\nover runs (blue: Pareto front)")
+    return fig
+
+
+def capacity(found: Capacity) -> Figure:
+    """Gap of sharing over widths, with two standard errors."""
+    with matplotlib.rc_context(STYLE):
+        fig, (ax,) = _axes("One trunk for all against one each")
+        for name, own in list(found.table().groupby("task", sort=False))[:MOST_LINES]:
+            ax.errorbar(own["width"], own["gap"], 2 * own["se"], marker="o", markersize=3, label=label(str(name)))
+        ax.axhline(0, color=INK, linewidth=0.9)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(found.widths, [str(width) for width in found.widths])
+        ax.minorticks_off()
+        ax.set_xlabel("width of the trunk")
+        ax.set_ylabel("gain by sharing, nats a held-out cell")
+        fig.legend(loc="outside lower center", ncols=3)
+    return fig
+
+
+def conflict(found: Conflict) -> Figure:
+    """Cosine of each pair's gradients along training, mean over runs."""
+    with matplotlib.rc_context(STYLE):
+        fig, (ax,) = _axes("Gradients on the shared trunk")
+        for (a, b), own in list(found.table().groupby(["task_a", "task_b"], sort=False))[:MOST_LINES]:
+            mean = own.groupby("epoch")["cosine"].mean()
+            ax.plot(mean.index, mean, label=f"{label(str(a), 12, 1)}, {label(str(b), 12, 1)}")
+        ax.axhline(0, color=FAINT, linewidth=0.9)
+        ax.set_ylim(-1.05, 1.05)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("cosine")
+        fig.legend(loc="outside lower center", ncols=3)
+    return fig
+
+
+def trajectory(found: Trajectory) -> Figure:
+    """Held-out against training loss, a panel a task, a line a run."""
+    with matplotlib.rc_context(STYLE):
+        panels = min(len(found.names), MOST_LINES)
+        fig, axes = _axes("At equal training loss, the lower line generalises better", 2.4 * panels + 0.6, 2.8, panels)
+        for t, ax in enumerate(axes):
+            for arm, colour in ARMS.items():
+                for run in range(found.train[arm].shape[1]):
+                    name = arm if t == 0 and run == 0 else None
+                    ax.plot(found.train[arm][:, run, t], found.held[arm][:, run, t], color=colour, linewidth=0.9,
+                            label=name)
+            ax.invert_xaxis()
+            ax.set_title(label(found.names[t]), fontsize=9)
+            ax.set_xlabel("training loss")
+        axes[0].set_ylabel("held-out loss")
+        fig.legend(loc="outside lower center", ncols=2)
+    return fig

@@ -73,8 +73,9 @@ TRUNKS: dict[str, trunks.Trunk | None] = {
     "MLP": trunks.MLP((2,)),
     "Module": None,  # a user's own torch network: its prior is a Normal around weights that are not bmtl's
 }
-NO_PARTS = {"ACTIVATIONS", "Gaussian", "Heads", "Relation", "Trunk"}
-"""Names that `bmtl.relations` and `bmtl.trunks` export besides their relations and trunks."""
+NO_PARTS = {"ACTIVATIONS", "FromProgram", "Gaussian", "Heads", "Relation", "Trunk"}
+"""Names that `bmtl.relations`, `bmtl.trunks` and `bmtl.models` export besides parts: the prior of a program of a user's
+own is theirs."""
 
 
 class Case(NamedTuple):
@@ -124,7 +125,8 @@ def parts() -> tuple[tuple[str, ...], ...]:
         if there != examples:
             raise LookupError(f"no example of, or no longer there, {kind}: {', '.join(sorted(there ^ examples))}")
     usable = tuple(name for name, trunk in TRUNKS.items() if trunk is not None)
-    return tuple(bmtl.models.__all__), tuple(FAMILIES), tuple(RELATIONS), usable
+    models = tuple(name for name in bmtl.models.__all__ if name not in NO_PARTS)
+    return models, tuple(FAMILIES), tuple(RELATIONS), usable
 
 
 def cases(every: bool = False) -> list[Case]:

@@ -31,7 +31,8 @@ def score(fit: Fit | Trained, new: Tasks) -> pd.DataFrame:
         raise TaskError(f"of another family, or with other labels, than in the fit: {quoted(other)}")
     if new.layout != tasks.layout:
         raise TaskError(f"the fit's tasks are {tasks.layout}, the new ones {new.layout}: make both in the same way")
-    if fit.causal and len(new.names) < tasks.n_tasks:
+    causal = "edge" in fit.flat
+    if causal and len(new.names) < tasks.n_tasks:
         missing = [name for name in tasks.names if name not in new.names]
         raise TaskError(f"outcomes of {type(fit.model).__name__} are scored given their causes: give {quoted(missing)}")
     groups = None
@@ -47,7 +48,7 @@ def score(fit: Fit | Trained, new: Tasks) -> pd.DataFrame:
         )
         for field in ("rows", "y", "exposure")
     }
-    marks = tuple(new.intervened[place[name]] for name in tasks.names) if fit.causal and new.intervened else ()
+    marks = tuple(new.intervened[place[name]] for name in tasks.names) if causal and new.intervened else ()
     there = replace(tasks, X=inputs_like(tasks, new), **kept, noise_group=groups, intervened=marks)
     found = dict(zip(tasks.names, replay.log_predictive(fit.model, there, fit.flat, fitted=tasks), strict=True))
     rows = [(name, len(own), own.mean(), own.std() / np.sqrt(len(own))) for name in new.names for own in [found[name]]]

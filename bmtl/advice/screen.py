@@ -121,11 +121,12 @@ def _judge(a: Candidate, b: Candidate, i: int, j: int, tasks: Any, prior: Array)
     """Everything about one pair."""
     found = Hypotheses.of(a, b)
     p, p_correlated = found.probabilities(prior)
-    correlation, sd = found.correlation(float(p[0]), p_correlated)
+    p_merge, p_weight, p_decouple = (float(own) for own in p)
+    correlation, sd = found.correlation(p_merge, p_correlated)
     scale, kind = _name(tasks, i, j, *found.ratio())
     return PairEvidence(
-        i, j, *map(float, p), p_correlated, float(p[1]) - p_correlated, correlation, sd,
-        found.residual_correlation(float(p[2])), scale, kind, *found.gains(),
+        i, j, p_merge, p_weight, p_decouple, p_correlated, p_weight - p_correlated, correlation, sd,
+        found.residual_correlation(p_decouple), scale, kind, *found.gains(),
         len(a.cells.y), len(b.cells.y), found.shared.inputs,
     )
 

@@ -17,6 +17,8 @@ from bmtl.results import Fit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from bmtl.causal import Effects
+
 
 @dataclass(frozen=True, eq=False)
 class Advice:
@@ -51,6 +53,8 @@ class Advice:
         The closed-form evidence on every pair.
     evidence : str
         How cells were left out for the comparison of arrangements.
+    effects : Effects or None
+        What tasks do to each other, if causes were asked for.
     warnings : list of str
     seconds : float
         Wall time.
@@ -69,6 +73,7 @@ class Advice:
     fit: Fit
     screen: Screen
     evidence: str
+    effects: Effects | None
     warnings: list[str]
     seconds: float
     versions: dict[str, str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, kind_of, labels_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
-from bmtl.advice.decide import apart, balance, harmed_by, instead, less_sharing, sharing, total
+from bmtl.advice.decide import apart, balance, harmed_by, instead, less_sharing, not_one, sharing, total
 from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
@@ -32,6 +32,9 @@ from bmtl.noise import ByGroup
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
 
+if TYPE_CHECKING:
+    from bmtl.causal import EdgePrior, Effects
+
 SHOWN_ARRANGEMENTS = 10
 
 
@@ -45,6 +48,7 @@ def advise(
     seed: int = 0,
     folds: int | Folds = 5,
     protect: Sequence[str] = (),
+    causes: EdgePrior | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Advice:
@@ -71,6 +75,10 @@ def advise(
         left out at random is flagged as drifting.
     protect : sequence of str
         Tasks for which no harm beyond noise is accepted, however small or whatever the others gain.
+    causes : EdgePrior, optional
+        Ask for causes between tasks too (`bmtl.causal`), given what is known of them; ``EdgePrior()`` if nothing is.
+        Tasks that an input pushes apart while another does not are then not merged, and reasons say what lies
+        downstream of what. Tasks must share rows, and none be categorical.
 
     Returns
     -------
@@ -100,6 +108,10 @@ def advise(
     screened = screen(tasks, linear=bool(getattr(getattr(model, "trunk", None), "linear", False)), seed=seed)
     log_p, sign = _tables(screened, tasks.n_tasks)
     together = can_merge(tasks.families)
+    caused = None if causes is None else _effects(tasks, causes, seed)
+    if caused is not None:
+        one = np.array([[a == b or not caused.at_odds(a, b) for b in tasks.names] for a in tasks.names])
+        log_p, together = not_one(log_p, one), together & one
     ranked = rank(log_p, together)
     bars = Progress(progress)
     settings = choose_trunk(
@@ -153,6 +165,9 @@ def advise(
 
     joint = trials.fit(base["weighted"]).relations()
     pairs = _pairs(screened, tasks, np.exp(log_p), joint, harmed, drifting, fit.problems)
+    if caused is not None:
+        said = [caused.advice(a, b) for a, b in zip(pairs["task_a"], pairs["task_b"], strict=True)]
+        pairs["why"] = pairs["why"] + " " + pd.Series(said)
     differences = _differences(outcomes, tasks)
     kind = kind_of(labels_of(best, tasks.names))
     # What the pairs say of such an arrangement, or refits if it is they that chose it.
@@ -171,10 +186,17 @@ def advise(
         fit=fit,
         screen=screened,
         evidence=recommended.evidence,
+        effects=caused,
         warnings=warnings,
         seconds=time.perf_counter() - start,
         versions=versions.installed(),
     )
+
+
+def _effects(tasks: Tasks, causes: EdgePrior, seed: int) -> Effects:
+    from bmtl.causal import dag_posterior, effects  # which needs the screen's features
+
+    return effects(tasks, dag_posterior(tasks, causes, seed=seed), seed=seed)
 
 
 def _tables(screened: Screen, n: int) -> tuple[np.ndarray, np.ndarray]:

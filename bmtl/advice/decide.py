@@ -20,6 +20,9 @@ SMALL = 4.0
 SLIGHT = 0.1
 """A harm an observation less than this share of what another task of the trunk gains an observation is none."""
 
+LEAST = -700.0
+"""Log probabilities below this count as this, where what was more probable is ruled out."""
+
 BETTER = 2.0
 """Paired standard errors by which another arrangement that was tried must beat the screen's to be recommended."""
 
@@ -139,6 +142,14 @@ def sharing(shared: Sequence[Trial], decoupled: Trial) -> np.ndarray:
         code = codes(labels_of(trial.arrangement, trial.tasks.names))
         factor = np.where(np.stack([code == 0, code == 1]), np.minimum(factor, odds), factor)
     return factor
+
+
+def not_one(log_p: np.ndarray, one: np.ndarray) -> np.ndarray:
+    """Log probabilities of the relations, ``3 × T × T``, where it is known which tasks cannot be one function."""
+    rest = np.maximum(log_p, LEAST)
+    rest[0] = -np.inf
+    known: np.ndarray = np.where(one, log_p, rest - logsumexp(rest, axis=0))
+    return known
 
 
 def less_sharing(log_p: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -278,12 +278,20 @@ class Effects(Consequences[ClosedDraws]):
         self._pair(a, b)
         table = self.posterior.equivalence
         row = table[table["task_a"].isin([a, b]) & table["task_b"].isin([a, b])].iloc[0]
-        mechanisms = self._mechanisms
-        own = mechanisms[mechanisms["task_a"].isin([a, b]) & mechanisms["task_b"].isin([a, b])]
+        own = self._of_pair(a, b)
         if not own["task_a"].isin([a]).all():
             own = own.rename(columns={"effect_a": "effect_b", "effect_b": "effect_a"})
         unexplained = float(self.split(a, b).set_index("part")["correlation"]["unexplained"])
         return words.of_pair(a, b, self.relations(a, b), float(row["p_unidentified"]), own, unexplained)
+
+    def at_odds(self, a: str, b: str) -> bool:
+        """Whether merging two tasks is refused; see `advice`."""
+        self._pair(a, b)
+        return words.at_odds(self._of_pair(a, b))
+
+    def _of_pair(self, a: str, b: str) -> pd.DataFrame:
+        table = self._mechanisms
+        return table[table["task_a"].isin([a, b]) & table["task_b"].isin([a, b])]
 
     @cached_property
     def _mechanisms(self) -> pd.DataFrame:

@@ -99,18 +99,29 @@ def _around(a: str, b: str, via: dict[tuple[str, str], str]) -> list[str]:
     return parts
 
 
+def at_odds(mechanisms: pd.DataFrame) -> bool:
+    """Whether an input moves two tasks in opposite directions and another in the same: then no sign makes them one.
+
+    Parameters
+    ----------
+    mechanisms : DataFrame
+        Of `Effects.mechanisms`, of the pair.
+    """
+    return bool((mechanisms["p_opposite"] >= SIGNED).any() and (mechanisms["p_same"] >= SIGNED).any())
+
+
 def _apart(a: str, b: str, mechanisms: pd.DataFrame) -> list[str]:
     opposite = mechanisms[mechanisms["p_opposite"] >= SIGNED].head(MOST_INPUTS)
-    same = mechanisms[mechanisms["p_same"] >= SIGNED]
     if opposite.empty:
         return []
     sizes = _listed([_sizes(own) for own in opposite.to_dict("records")])
     verb = "pushes" if len(opposite) == 1 else "push"
-    if same.empty:
+    if not at_odds(mechanisms):
         return [
             f"{sizes} {verb} {a} and {b} apart (effects on linear predictors) and none moves them together: if merged, "
             "then with a sign flipped."
         ]
+    same = mechanisms[mechanisms["p_same"] >= SIGNED]
     together = same.iloc[same[["effect_a", "effect_b"]].abs().min(axis=1).argmax()].to_dict()
     return [
         f"Merging is refused: {sizes} {verb} {a} and {b} apart (effects on linear predictors, p "

@@ -38,6 +38,7 @@ def verdicts(advice: bmtl.Advice) -> dict[frozenset[str], str]:
 
 def test_verdicts_and_their_probabilities(advice) -> None:
     found = verdicts(advice)
+    assert advice.effects is None
     assert found[frozenset(("a", "twin"))] == "merge"
     assert found[frozenset(("a", "other"))] == "decouple"
     assert found[frozenset(("twin", "other"))] == "decouple"
@@ -146,3 +147,18 @@ def test_bad_calls_say_what_is_wrong() -> None:
         bmtl.advise(SharedTrunk(), tasks, folds=1)
     with pytest.raises(TypeError, match="no option speed"):
         bmtl.advise(SharedTrunk(), tasks, speed=11)
+
+
+@pytest.mark.slow
+def test_causes_are_asked_for_and_rule_merging_out() -> None:
+    """Task b follows a, and one input acts on b directly against what it does through a."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    a = X @ [1.0, 0.8, 0.0] + 0.5 * rng.normal(size=300)
+    b = a - X @ [2.5, 0.0, 0.6] + 0.5 * rng.normal(size=300)
+    tasks = bmtl.Tasks.from_arrays(X, np.column_stack([a, b]), ["gaussian"] * 2, names=["a", "b"])
+    known = bmtl.EdgePrior(required=[("a", "b")])
+    found = bmtl.advise(SharedTrunk(trunk=Identity()), tasks, seed=0, causes=known, **QUICK)
+    assert found.effects is not None and found.effects.at_odds("a", "b")
+    assert found.pairs["p_merge"][0] == 0.0 and found.arrangement.relation("a", "b") != "merge"
+    assert "b lies downstream of a" in found.why("a", "b") and "Merging is refused" in found.why("a", "b")

@@ -79,6 +79,20 @@ def test_the_worst_of_several_trials_counts() -> None:
     assert decide.sharing([two, one], NOTHING)[1, 0, 1] == decide.sharing([two], NOTHING)[1, 0, 1]
 
 
+def test_what_cannot_be_one_is_what_else_was_probable() -> None:
+    p = np.full((3, 3, 3), 1 / 3)
+    p[:, 0, 1] = p[:, 1, 0] = [0.9, 0.08, 0.02]
+    p[:, 0, 2] = p[:, 2, 0] = [1.0, 0.0, 0.0]
+    one = np.eye(3, dtype=bool)
+    one[1, 2] = one[2, 1] = True
+    with np.errstate(divide="ignore"):
+        found = np.exp(decide.not_one(np.log(p), one))
+    np.testing.assert_allclose(found[:, 0, 1], [0.0, 0.8, 0.2])
+    np.testing.assert_allclose(found[:, 0, 2], [0.0, 0.5, 0.5])
+    np.testing.assert_array_equal(found[:, 1, 2], p[:, 1, 2])
+    np.testing.assert_array_equal(found[:, 0, 0], p[:, 0, 0])
+
+
 def test_probabilities_after_harm_sum_to_one() -> None:
     p = np.full((3, 3, 3), 1 / 3)
     p[:, 0, 1] = p[:, 1, 0] = [0.0, 0.9, 0.1]

@@ -276,6 +276,6 @@ def test_a_tampered_specification_is_refused(saved, small, tmp_path) -> None:
 
 
 def test_an_unknown_model_is_named() -> None:
-    message = "the model 'Mine' is not installed; installed: Decoupled, "
+    message = "the model 'Mine' is not installed; installed: CausalTasks, Decoupled, "
     with pytest.raises(ValueError, match=message):
         storage.restore({"class": "Mine", "fields": {}})

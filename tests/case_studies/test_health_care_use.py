@@ -53,9 +53,9 @@ def test_control_is_a_permutation(study: ModuleType, tasks: Any) -> None:
 
 
 def test_folds_leave_out_whole_people_and_later_years(study: ModuleType) -> None:
-    raw = study.table(all_years=True, people=50)
+    raw = study.table(all_years=True, people=200)
     tasks = study.read(raw)
-    assert raw["zper"].nunique() == 50 and len(raw) == tasks.n_rows > 100
+    assert raw["zper"].nunique() == 200 and len(raw) == tasks.n_rows > 400
     for learn, out in study.folds(raw, "person").split(tasks, 0):
         assert not set(raw["zper"][learn]) & set(raw["zper"][out]) and (learn | out).all()
     for learn, out in study.folds(raw, "year").split(tasks, 0):

@@ -101,7 +101,7 @@ def sample(
         for i in range(BURN_IN):
             chains.sweep()
             if i >= BURN_IN // 2 and i % 5 == 0:
-                drawn.append(chains.graphs())
+                drawn.append(chains.turned())
                 seen.append(chains.edge_probabilities().mean(axis=0))
         graphs, edges = np.concatenate(drawn), np.mean(seen, axis=0)
         extended = _extended(scores, log_edge, may, must, candidates, graphs, edges, most, max_parents)
@@ -114,8 +114,8 @@ def sample(
         for i in range(BLOCK):
             chains.sweep()
             if i % THIN == 0:
+                drawn.append(chains.turned())
                 seen.append(chains.edge_probabilities().astype(np.float32))
-                drawn.append(chains.graphs())
         kept = int(KEPT_SHARE * len(seen))
         probability = np.stack(seen[-kept:], axis=1)
         worst = r_hat(probability)

@@ -10,6 +10,11 @@ over whose subsets α is tabulated.
 Each chain runs at several temperatures at once: at power b < 1 of the evidence the prior weighs more and layerings
 change freely, and neighbouring temperatures exchange their states (Geyer 1991, "Markov chain Monte Carlo maximum
 likelihood"), so that the chain at b = 1 is not held by the mode it fell into.
+
+To direct a tree of edges the other way a whole branch would have to change its layers at once. So graphs are drawn at
+b = 1 now and then, covered edges of theirs are turned, which leads to every graph of the same equivalence class
+(Chickering, "A transformational characterization of equivalent Bayesian network structures", UAI 1995), and chains go
+on from their layerings.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ from bmtl.causal.subsets import Array, log_weights_of_subsets, pick
 
 Index = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+TURNS = 2
+"""Covered edges that are tried to be turned, times the tasks."""
 
 
 class Tables:
@@ -151,6 +159,37 @@ class Chains:
         swapped = low[np.log(self.rng.random(len(low))) < gain[: len(low)] + gain[len(low) :]]
         self.layer[swapped], self.layer[swapped + 1] = self.layer[swapped + 1], self.layer[swapped]
 
+    def turned(self) -> Flags:
+        """Graphs drawn given the layering of each chain at power 1, some covered edges turned; chains go on from there.
+
+        Edges are turned by Metropolis and Hastings: one of the covered ones, in which all parents of the child but one
+        are parents of this one, against the number of covered ones afterwards.
+
+        Returns
+        -------
+        (C, T, T) bool array
+        """
+        t, graph = self.tables, self.graphs()
+        rows, n = np.arange(len(graph)), t.n_tasks
+        masks = (graph * t.bit_of).sum(axis=1)
+        covered = _covered(graph)
+        for _ in range(TURNS * n):
+            count = covered.reshape(len(rows), -1).sum(axis=1)
+            chosen = np.argmax(covered.reshape(len(rows), -1) * (1.0 - self.rng.random((len(rows), n * n))), axis=1)
+            u, v = np.divmod(chosen, n)
+            new_u, new_v = masks[rows, u] | t.bit_of[v, u], masks[rows, v] & ~t.bit_of[u, v]
+            gain = t.log_w[u, new_u] + t.log_w[v, new_v] - t.log_w[u, masks[rows, u]] - t.log_w[v, masks[rows, v]]
+            other = graph.copy()
+            other[rows, u, v], other[rows, v, u] = False, True
+            after = _covered(other)
+            # Where there is no covered edge, or the child is no candidate, nothing is turned.
+            log_odds = gain + np.log(np.maximum(count, 1) / np.maximum(after.reshape(len(rows), -1).sum(axis=1), 1))
+            turn = (count > 0) & (t.bit_of[v, u] > 0) & (np.log(self.rng.random(len(rows))) < log_odds)
+            graph, covered = np.where(turn[:, None, None], other, graph), np.where(turn[:, None, None], after, covered)
+            masks[rows[turn], u[turn]], masks[rows[turn], v[turn]] = new_u[turn], new_v[turn]
+        self.layer[:: self.n_powers] = np.stack([layers(own) for own in graph])
+        return graph
+
     def _cold(self) -> tuple[Index, Index, Index]:
         """Layers and masks of the chains at power 1."""
         layer = self.layer[:: self.n_powers]
@@ -191,6 +230,16 @@ class Chains:
                 own = allowed[pick(t.log_w[v, allowed], 1, self.rng)[0]]
                 out[c, t.candidates[v, (own & t.bits) != 0], v] = True
         return out
+
+
+def _covered(graph: Flags) -> Flags:
+    """Edges u → v with which v has no parent but u and the parents of u, and all of these."""
+    G = graph.astype(np.float32)
+    parents = G.sum(axis=1)
+    apart = parents[:, :, None] + parents[:, None, :] - 2.0 * (G.transpose(0, 2, 1) @ G)
+    # u itself is a parent of v, and none of u.
+    covered: Flags = graph & (apart < 1.5)
+    return covered
 
 
 def log_difference(a: Array, b: Array) -> Array:

@@ -36,8 +36,9 @@ def test_log_difference():
     np.testing.assert_allclose(log_difference(a, b), [1.0, -np.inf, np.log(1 - np.exp(-1)), -np.inf])
 
 
+@pytest.mark.parametrize("draw", [Chains.graphs, Chains.turned])
 @pytest.mark.parametrize("powers", [(1.0,), (1.0, 0.5, 0.2)])
-def test_chains_have_the_edges_of_enumeration(powers):
+def test_chains_have_the_edges_of_enumeration(powers, draw):
     rng = np.random.default_rng(0)
     log_w = 1.5 * random_weights(4, np.random.default_rng(0)).clip(-4, 4)
     log_w[np.arange(16) >> np.arange(4)[:, None] & 1 == 1] = -np.inf
@@ -49,10 +50,25 @@ def test_chains_have_the_edges_of_enumeration(powers):
     for _ in range(1000):
         chains.sweep()
         given.append(chains.edge_probabilities())
-        drawn.append(chains.graphs())
+        drawn.append(draw(chains))
     assert all(is_acyclic(graph) for graph in drawn[-1])
     np.testing.assert_allclose(np.mean(given, axis=(0, 1)), edges, atol=0.03)
     np.testing.assert_allclose(np.mean(drawn, axis=(0, 1)), edges, atol=0.04)
+
+
+def test_turning_alone_reaches_a_class_of_equivalent_graphs():
+    """Of a path of five tasks that is as probable whichever task is its root, each is the root a fifth of the time."""
+    n = 5
+    log_w = np.full((n, 1 << n), -np.inf)
+    for v in range(n):
+        log_w[v, [0, *(1 << u for u in (v - 1, v + 1) if 0 <= u < n)]] = [-20.0] + [0.0] * (2 - (v in (0, n - 1)))
+    path = np.eye(n, k=1, dtype=bool)
+    chains = Chains(tables(log_w), path[None], np.random.default_rng(4))
+    drawn = np.concatenate([chains.turned() for _ in range(1000)])
+    assert np.all(drawn | drawn.transpose(0, 2, 1) == path | path.T)
+    roots = ~drawn.any(axis=1)
+    assert np.all(roots.sum(axis=1) == 1)
+    np.testing.assert_allclose(roots.mean(axis=0), 0.2, atol=0.06)
 
 
 def test_a_start_keeps_to_an_order():

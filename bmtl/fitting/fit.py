@@ -16,7 +16,7 @@ from bmtl.errors import ConvergenceWarning, FitError
 from bmtl.fitting.devices import choose
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
-from bmtl.fitting.settings import MAP, NUTS, SVI, Settings, learns_trunk, pyro_only, resolve
+from bmtl.fitting.settings import MAP, NUTS, SVI, Settings, learns_trunk, resolve, with_gains
 from bmtl.model import Model, engines, explained
 from bmtl.results import Fit
 from bmtl.runs import Runs, pooled, proposed, values_of
@@ -84,7 +84,7 @@ def fit(
     """
     check_model(model)
     name, settings = resolve(method, options)
-    if engine == "auto" and pyro_only(settings):
+    if engine == "auto" and with_gains(settings):
         engine = "pyro"
     engine, device = choose(engine, device, name, engines(model))
     bars = Progress(progress)

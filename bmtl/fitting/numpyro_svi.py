@@ -19,7 +19,7 @@ from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
-from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, is_point, pyro_only, step_size
+from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, draws_a_step, is_point, step_size, with_gains
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling, chunks
 from bmtl.model import Model
 
@@ -56,7 +56,7 @@ def run(
     ValueError
         If the settings ask for what only Pyro has.
     """
-    if pyro_only(settings):
+    if with_gains(settings):
         raise ValueError("optimiser='gains' runs on the engine pyro only")
     start = time.perf_counter()
     progress = progress or Progress(False)
@@ -227,6 +227,13 @@ class NumPyroSVI:
         z = jnp.concatenate([params["point"], free])
         return log_q - self.latent.log_density(z, arrays, scale)
 
+    def _objective(self, params: Mapping[str, Any], key: Any, arrays: Mapping[str, Any], scale: Any) -> Any:
+        draws = draws_a_step(self.settings)
+        if draws == 1:
+            return self.negative_elbo(params, key, arrays, scale)
+        keys = jax.random.split(key, draws)
+        return jnp.mean(jax.vmap(lambda own: self.negative_elbo(params, own, arrays, scale))(keys))
+
     def _chunk(self, params: Any, state: Any, fixed: Any, each: Any, key: Any, rate: Any, likelihood: Any) -> Any:
         folds, restarts = params["loc"].shape[:2]
         # All runs see the same rows in the same order: their objectives then differ by what they are, not by luck.
@@ -240,7 +247,7 @@ class NumPyroSVI:
             if self.batch < self.n_rows:
                 arrays = take_rows(arrays, jax.random.randint(batch_key, (self.batch,), 0, self.n_rows))
             scale = likelihood * self.n_rows / self.batch
-            loss, gradient = jax.value_and_grad(self.negative_elbo)(params, key, arrays, scale)
+            loss, gradient = jax.value_and_grad(self._objective)(params, key, arrays, scale)
             update, state = self.adam.update(gradient, state)
             params = jax.tree.map(lambda p, u: p - rate * u, params, update)
             return (params, state, jax.tree.map(jnp.add, total, params)), loss

@@ -19,7 +19,7 @@ from bmtl.fitting.gains import Gains
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.pyro_latent import Latent
 from bmtl.fitting.robust import Robust
-from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point, step_size
+from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, draws_a_step, is_point, step_size, with_gains
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling, chunks
 from bmtl.model import Model
 
@@ -156,7 +156,7 @@ class PyroSVI:
         settings = self.settings
         batch = min(settings.batch_size, self.n_rows)
         params = [*self.params.values(), *self.flows.parameters()]
-        gains = isinstance(settings, SVI) and settings.optimiser == "gains"
+        gains, draws = with_gains(settings), draws_a_step(settings)
         # The step of a gradient is proportional to it, and it to the cells; those of Adam are not.
         rate = step_size(settings) / (self.cells if gains else 1.0)
         optimiser: torch.optim.Optimizer = (
@@ -173,7 +173,7 @@ class PyroSVI:
                     if batch < self.n_rows:
                         rows = take_rows(rows, torch.randint(self.n_rows, (batch,), device=self.device))
                     optimiser.zero_grad()
-                    loss = self.negative_elbo(rows, scale)
+                    loss = torch.stack([self.negative_elbo(rows, scale) for _ in range(draws)]).mean()
                     loss.backward()
                     held()
                     optimiser.step()

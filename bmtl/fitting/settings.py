@@ -16,6 +16,8 @@ FLOWS = 2
 """Flows one after another; after each the order of the coordinates is reversed."""
 HIDDEN = 32
 """Units of a flow's hidden layer, or as many as coordinates if these are more."""
+FLOW_DRAWS = 8
+"""Draws a step of a flow: its entropy is estimated, and from one draw it often ends no better than a Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,13 @@ def step_size(settings: SVI | MAP) -> float:
     return settings.learning_rate / 3.0 if flow else settings.learning_rate
 
 
-def pyro_only(settings: Settings) -> bool:
-    """Whether only the Pyro engine has what these settings ask for."""
+def draws_a_step(settings: SVI | MAP) -> int:
+    """Draws from the guide that a step's estimate of the ELBO is the mean of."""
+    return FLOW_DRAWS if isinstance(settings, SVI) and settings.guide == "flow" else 1
+
+
+def with_gains(settings: Settings) -> bool:
+    """Whether steps are scaled by a gain a parameter, which only the Pyro engine does."""
     return isinstance(settings, SVI) and settings.optimiser == "gains"
 
 

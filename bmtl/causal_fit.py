@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bmtl.model import Model
+from bmtl.model import Model, has_causes
 from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class CausalFit:
     @property
     def causal(self) -> bool:
         """Whether the model's outcomes act on each other."""
-        return "edge" in self.draws.sites
+        return has_causes(self.draws.sites)
 
     @property
     def _graphs(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -39,6 +40,11 @@ def explained(model: Any, tasks: Tasks) -> Tasks:
     """The tasks with the cells that a model explains: all, unless it says else."""
     found: Tasks = model.explained(tasks) if hasattr(model, "explained") else tasks
     return found
+
+
+def has_causes(sites: Mapping[str, Any]) -> bool:
+    """Whether sites are those of a model whose outcomes act on each other."""
+    return "edge" in sites
 
 
 def entering(e: Any, data: Data) -> Any:

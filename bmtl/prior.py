@@ -13,7 +13,7 @@ from bmtl.causal.fitted import FittedDraws, predicted
 from bmtl.data import arrays
 from bmtl.fitting.fit import check_model
 from bmtl.fitting.numpyro_latent import Latent
-from bmtl.model import Model, engines
+from bmtl.model import Model, engines, has_causes
 from bmtl.tasks import Tasks
 
 
@@ -31,7 +31,7 @@ def prior_draws(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0) -> 
 
 def outcomes(model: Model, tasks: Tasks, sites: dict[str, np.ndarray], seed: int = 0) -> list[np.ndarray]:
     """Outcomes at draws of the sites, ``draws × cells`` of each task; where outcomes have causes, these come first."""
-    if "edge" not in sites:
+    if not has_causes(sites):
         return replay.replicate(model, tasks, sites, seed)
     exposure = np.ones((tasks.n_tasks, tasks.n_rows))
     for own, rows, values in zip(exposure, tasks.rows, tasks.exposure, strict=True):

@@ -12,6 +12,7 @@ from bmtl import replay, task_noise
 from bmtl._frames import quoted
 from bmtl._inputs import inputs_like
 from bmtl.errors import TaskError
+from bmtl.model import has_causes
 from bmtl.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def score(fit: Fit | Trained, new: Tasks) -> pd.DataFrame:
         raise TaskError(f"of another family, or with other labels, than in the fit: {quoted(other)}")
     if new.layout != tasks.layout:
         raise TaskError(f"the fit's tasks are {tasks.layout}, the new ones {new.layout}: make both in the same way")
-    causal = "edge" in fit.flat
+    causal = has_causes(fit.flat)
     if causal and len(new.names) < tasks.n_tasks:
         missing = [name for name in tasks.names if name not in new.names]
         raise TaskError(f"outcomes of {type(fit.model).__name__} are scored given their causes: give {quoted(missing)}")

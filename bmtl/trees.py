@@ -11,7 +11,7 @@ import xarray as xr
 from arviz_base import from_dict
 
 from bmtl import replay, versions
-from bmtl.model import specification
+from bmtl.model import has_causes, specification
 from bmtl.trunks import Identity
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def build(fit: Fit) -> xr.DataTree:
         posterior["noise"] = np.stack(list(noises.values()), axis=-1)
         dims["noise"] = ["noise_task"]
         coords["noise_task"] = list(noises)
-    if "edge" in posterior:
+    if has_causes(posterior):
         dims |= {name: ["cause", "effect"] for name in ("edge", "slope", "edge_probability")}
         coords |= {"cause": list(tasks.names), "effect": list(tasks.names)}
     own_dims, own_coords = cells(fit.explained, labels)

@@ -8,6 +8,7 @@ columns of inputs x_p as in `bmtl.causal.inputs`; of a fitted model it is what `
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,7 @@ STEP = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class Draws(ABC):
     """S joint draws.
 
     Attributes
@@ -58,22 +59,22 @@ class Draws:
     def __len__(self) -> int:
         return len(self.graphs)
 
+    @abstractmethod
     def at(self, Z: Array) -> Array:
         """What `function` needs to know of standardised inputs Z (n, d)."""
-        raise TypeError(f"{type(self).__name__} does not say what its functions are of")
 
     @property
+    @abstractmethod
     def sampled(self) -> Array:
         """The same of the sample of rows."""
-        raise TypeError(f"{type(self).__name__} does not say what its functions are of")
 
+    @abstractmethod
     def function(self, at: Index, t: int, where: Array) -> Array:
         """f_t in some draws, (len(at), n)."""
-        raise TypeError(f"{type(self).__name__} does not define its functions")
 
+    @abstractmethod
     def lines(self, j: int) -> Array:
         """Slopes by a standardised input of the straight lines through functions, (S, T)."""
-        raise TypeError(f"{type(self).__name__} does not define its functions")
 
     @cached_property
     def distinct(self) -> tuple[tuple[Flags, Index, list[int]], ...]:

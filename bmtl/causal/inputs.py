@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmtl.advice.features import Dictionary
-from bmtl.causal.normal import PRECISION, log_evidence, log_evidence_given, moments
+from bmtl.causal.normal import log_evidence, log_evidence_given, moments, precisions
 from bmtl.causal.subsets import Array
 from bmtl.tasks import Tasks
 
@@ -144,8 +144,7 @@ def together(
     group = np.repeat(np.arange(K), [block.shape[1] for block in blocks])
     # Other tasks come after the columns of inputs.
     group = np.concatenate([group, np.full(T - 1, K)])
-    precision = np.concatenate([np.full(block.shape[1], PRECISION * block.shape[1]) for block in blocks])
-    precision = np.concatenate([precision, np.full(T - 1, PRECISION)])
+    precision = precisions([*(block.shape[1] for block in blocks), *[1] * (T - 1)])
     found = []
     for t, cells in enumerate(own.T):
         A = moments(z[cells, t], np.hstack([*blocks, np.delete(z, t, axis=1)])[cells], precision)
@@ -172,6 +171,6 @@ def _gain(z: Array, given: list[Array], block: Array) -> float:
 
     def evidence(blocks: list[Array]) -> float:
         X = np.hstack([np.empty((len(z), 0)), *blocks])
-        return log_evidence(z, X, np.array([PRECISION * x.shape[1] for x in blocks for _ in range(x.shape[1])]))
+        return log_evidence(z, X, precisions([x.shape[1] for x in blocks]))
 
     return evidence([*given, block]) - evidence(given)

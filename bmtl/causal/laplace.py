@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from bmtl.advice.sites import MIN_WEIGHT, pearson_dispersion
-from bmtl.causal.normal import FREEDOM, MEAN_CELLS, PRECISION, subset_forms
+from bmtl.causal.normal import FREEDOM, MEAN_CELLS, PRECISION, precisions, subset_forms
 from bmtl.causal.subsets import Array
 from bmtl.families import Family, StudentT
 
@@ -251,8 +251,7 @@ class Robust(Model):
     def form(self, parents: Array, inputs: Array, sizes: Sequence[int]) -> Form:
         k, n, nu = parents.shape[1], len(self.z), self.dof
         X = np.hstack([np.ones((n, 1)), parents, inputs])
-        own = np.concatenate([np.full(size, PRECISION * size) for size in sizes] or [np.empty(0)])
-        precision = np.concatenate([[MEAN_CELLS], np.full(k, PRECISION), own])
+        precision = np.append(MEAN_CELLS, precisions([*[1] * k, *sizes]))
         freedom = FREEDOM + 1 + k
         beta, variance = self._mode(X, precision, freedom)
         sigma = float(np.sqrt(variance))

@@ -29,6 +29,12 @@ PRECISION = 2.0
 MEAN_CELLS = 1.0
 
 
+def precisions(sizes: Sequence[int]) -> Array:
+    """Prior precisions of the columns of groups of these sizes, whose functions have one variance whatever the size."""
+    widths = np.asarray(sizes, dtype=np.int64)
+    return np.repeat(PRECISION * widths, widths)
+
+
 def subset_forms(A: Array, sizes: Sequence[int]) -> tuple[Array, Array]:
     """log |A_QQ| and a − a_Q' A_QQ⁻¹ a_Q for every union Q of blocks of a bordered positive matrix.
 

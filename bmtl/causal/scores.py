@@ -111,10 +111,8 @@ class LocalScores:
         own = self.columns
         cells = own.own[:, child]
         X = np.hstack([own.z[:, given], *own.inputs, own.z[:, others]])[cells]
-        parts = [np.full(block.shape[1], normal.PRECISION * block.shape[1]) for block in own.inputs]
-        precision = np.concatenate(
-            [np.full(len(given), normal.PRECISION), *parts, np.full(len(others), normal.PRECISION)]
-        )
+        sizes = [block.shape[1] for block in own.inputs]
+        precision = normal.precisions([*[1] * len(given), *sizes, *[1] * len(others)])
         A = normal.moments(own.z[cells, child], X, precision)
         m = len(given) + own.design.shape[1]
         swept = A[m:, m:] - A[m:, :m] @ np.linalg.solve(A[:m, :m], A[:m, m:])
@@ -185,8 +183,7 @@ class LocalScores:
         own, acting = self.columns, self.acting[child]
         cells = own.own[:, child]
         X, z = np.hstack([own.z[:, parents], own.design[:, acting.order]])[cells], own.z[cells, child]
-        input_precision = [np.full(q, normal.PRECISION * q) for q in acting.sizes]
-        precision = np.concatenate([np.full(len(parents), normal.PRECISION), *input_precision])
+        precision = normal.precisions([*[1] * len(parents), *acting.sizes])
         return normal.moments(z, X, precision), np.append(X.mean(axis=0), z.mean()), len(z)
 
     def _local(self, child: int, parents: list[int], *, gaussian: bool = False) -> normal.Closed | laplace.Form:

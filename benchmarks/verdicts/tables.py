@@ -23,6 +23,11 @@ def of_kind(records: Sequence[Record], kind: str) -> list[Record]:
     return [own for own in records if kind in ("all", own["kind"])]
 
 
+def truths(pair: Record) -> list[str]:
+    """The verdicts on a pair that are right."""
+    return list(pair["truth"].split(" or "))
+
+
 def verdicts(records: Sequence[Record]) -> dict[str, float]:
     """Shares of pairs, each problem with the same weight, and the mean probability of the truth."""
     weight, right, undecided, confident, truth = [], [], [], [], []
@@ -30,7 +35,7 @@ def verdicts(records: Sequence[Record]) -> dict[str, float]:
         for pair in record["pairs"]:
             weight.append(1.0 / len(record["pairs"]))
             p = dict(zip(VERDICTS, pair["p"], strict=True))
-            true = pair["truth"].split(" or ")
+            true = truths(pair)
             right.append(pair["verdict"] in true)
             undecided.append(pair["verdict"] == "undecided")
             wrong = pair["verdict"] not in (*true, "undecided")
@@ -43,7 +48,7 @@ def verdicts(records: Sequence[Record]) -> dict[str, float]:
 def reliability(records: Sequence[Record]) -> tuple[list[dict[str, float]], float]:
     """Bins of the most probable verdict's probability, and the expected calibration error over them."""
     rows = [
-        (max(pair["p"]), VERDICTS[int(np.argmax(pair["p"]))] in pair["truth"].split(" or "), 1.0 / len(record["pairs"]))
+        (max(pair["p"]), VERDICTS[int(np.argmax(pair["p"]))] in truths(pair), 1.0 / len(record["pairs"]))
         for record in records for pair in record["pairs"]
     ]
     p, right, weight = (np.array(own, dtype=float) for own in zip(*rows, strict=True))

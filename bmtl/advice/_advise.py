@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +111,9 @@ def advise(
     together = can_merge(tasks.families)
     caused = None if causes is None else _effects(tasks, causes, seed)
     if caused is not None:
-        one = np.array([[a == b or not caused.at_odds(a, b) for b in tasks.names] for a in tasks.names])
+        one = np.ones((tasks.n_tasks, tasks.n_tasks), dtype=bool)
+        for (i, a), (j, b) in combinations(enumerate(tasks.names), 2):
+            one[i, j] = one[j, i] = not caused.at_odds(a, b)
         log_p, together = not_one(log_p, one), together & one
     ranked = rank(log_p, together)
     bars = Progress(progress)

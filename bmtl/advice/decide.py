@@ -134,7 +134,8 @@ def sharing(shared: Sequence[Trial], decoupled: Trial) -> np.ndarray:
     factor = np.ones((2, n, n))
     for trial in shared:
         gaps = by_row(trial, decoupled)
-        each, spread = gaps.sum(axis=0), len(gaps) * np.atleast_2d(np.cov(gaps, rowvar=False, ddof=0))
+        each, centred = gaps.sum(axis=0), gaps - gaps.mean(axis=0)
+        spread = centred.T @ centred
         own = np.diag(spread)
         difference = each[:, None] + each
         z = difference / np.sqrt(np.maximum(own[:, None] + own + 2.0 * spread, 0.0) + 2.0 * SMALL**2)

@@ -6,10 +6,32 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
+import pyro.distributions
 import torch
 
 from bmtl.data import Block
 from bmtl.engine.pyro import PyroEngine
+
+
+class _Distributions:
+    """`pyro.distributions`, of which those with constant parameters are made once."""
+
+    def __init__(self) -> None:
+        self.constants: set[int] = set()
+        self._made: dict[Any, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        kind = getattr(pyro.distributions, name)
+
+        def make(*args: Any, **named: Any) -> Any:
+            key = name, *(id(own) if isinstance(own, torch.Tensor) else own for own in args)
+            if named or not all(isinstance(own, int) or id(own) in self.constants for own in args):
+                return kind(*args, **named)
+            if key not in self._made:
+                self._made[key] = kind(*args)
+            return self._made[key]
+
+        return make if isinstance(kind, type) else kind
 
 
 class Score(PyroEngine):
@@ -33,6 +55,7 @@ class Score(PyroEngine):
         super().__init__(device)
         self.sites: dict[str, Any] = {}
         self._constants: dict[Any, torch.Tensor] = {}
+        self.dist = _Distributions()
 
     def __call__(
         self, program: Callable[[PyroEngine], None], values: Mapping[str, torch.Tensor], runs: torch.Size,
@@ -61,6 +84,7 @@ class Score(PyroEngine):
         key = array.dtype, array.shape, array.tobytes()
         if key not in self._constants:
             self._constants[key] = torch.tensor(array, device=self.device)
+            self.dist.constants.add(id(self._constants[key]))
         return self._constants[key]
 
     def sample(self, name: str, distribution: Any) -> Any:

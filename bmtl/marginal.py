@@ -11,7 +11,7 @@ The residual form of the quadratic keeps its precision in single precision, wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -136,6 +136,13 @@ class Marginal:
     design : Design
     values : mapping
         Arrays of `bmtl.data.arrays`.
+    moments : Moments, optional
+        Of the same data, where they are known; then the arrays may be traced.
+
+    Attributes
+    ----------
+    fixed : Moments or None
+        Where features are the same at every draw.
 
     Raises
     ------
@@ -145,12 +152,16 @@ class Marginal:
         If the heads are not Gaussian given the rest, or tasks share a head.
     """
 
-    def __init__(self, model: Any, design: Design, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: Any, design: Design, values: Mapping[str, Any], moments: Moments | None = None
+    ) -> None:
         _check(model, design)
         self.model, self.design = model, design
         self.data = Data(design, values)
         self.plan = design.plan(model.arranged(design.names))
-        self.fixed = None if model.trunk.learned else Moments.of(self._rows(Replay({})))
+        self.fixed = moments
+        if moments is None and not model.trunk.learned:
+            self.fixed = Moments.of(self._rows(Replay({})))
 
     def program(self, e: Any) -> None:
         e.factor("evidence", self.evidence(e).log)
@@ -191,14 +202,8 @@ class Marginal:
         log_noise = jnp.sum(found.counts() * jnp.log(2 * jnp.pi / precision))
         return Evidence(-0.5 * (log_det + log_noise + precision @ squares + jnp.sum(mode**2)), mode, tril)
 
-    def complete(self, sites: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-        """All sites of the model, from draws of those that were not integrated out.
-
-        Parameters
-        ----------
-        sites : mapping
-            Site to array, ``chains × draws × event shape``.
-        """
+    def coefficients(self, sites: Mapping[str, Any], keys: Any) -> Any:
+        """A draw of z, ``draws × T × m``, for each of the others (``draws × event shape``) and its key."""
 
         def one(draw: Any) -> Any:
             own, key = draw
@@ -206,10 +211,24 @@ class Marginal:
             noise = jax.random.normal(key, found.mode.shape)
             return found.mode + solve_triangular(found.tril, noise[..., None], lower=True, trans=1)[..., 0]
 
+        return jax.lax.map(one, (sites, keys))
+
+    def complete(
+        self, sites: Mapping[str, np.ndarray], seed: int, coefficients: Callable[[Any, Any], Any] | None = None
+    ) -> dict[str, np.ndarray]:
+        """All sites of the model, from draws of those that were not integrated out.
+
+        Parameters
+        ----------
+        sites : mapping
+            Site to array, ``chains × draws × event shape``.
+        coefficients : callable, optional
+            The method of this name, compiled.
+        """
         shape = next(iter(sites.values())).shape[:2]
         flat = {name: jnp.asarray(value).reshape(-1, *value.shape[2:]) for name, value in sites.items()}
         keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), 1), shape[0] * shape[1])
-        z = np.asarray(jax.jit(lambda *draws: jax.lax.map(one, draws))(flat, keys))
+        z = np.asarray((coefficients or jax.jit(self.coefficients))(flat, keys))
         found = self.model.relation.sites(self.plan, self.design, z.reshape(*shape, self.design.n_tasks, -1))
         return {**sites, **{name: np.asarray(value, dtype=np.float32) for name, value in found.items()}}
 

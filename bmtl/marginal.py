@@ -193,9 +193,8 @@ class Marginal:
         K = jnp.einsum("t,tqm,tqr,trn->tmn", precision, prior.factor, AA, prior.factor)
         if prior.coupled:
             h, K = h.sum(axis=0, keepdims=True), K.sum(axis=0, keepdims=True)
-        tril = jnp.linalg.cholesky(K + jnp.eye(K.shape[-1]))
-        half = solve_triangular(tril, h[..., None], lower=True)
-        mode = solve_triangular(tril, half, lower=True, trans=1)[..., 0]
+        tril = cholesky(K + jnp.eye(K.shape[-1]))
+        mode = solve(tril, solve(tril, h), transposed=True)
         every = jnp.broadcast_to(mode, (design.n_tasks, mode.shape[-1]))
         squares = found.squares(prior.loc + jnp.einsum("tqm,tm->tq", prior.factor, every))
         log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(tril, axis1=-2, axis2=-1)))
@@ -209,7 +208,7 @@ class Marginal:
             own, key = draw
             found = self.evidence(Replay(own))
             noise = jax.random.normal(key, found.mode.shape)
-            return found.mode + solve_triangular(found.tril, noise[..., None], lower=True, trans=1)[..., 0]
+            return found.mode + solve(found.tril, noise, transposed=True)
 
         return jax.lax.map(one, (sites, keys))
 
@@ -231,6 +230,38 @@ class Marginal:
         z = np.asarray((coefficients or jax.jit(self.coefficients))(flat, keys))
         found = self.model.relation.sites(self.plan, self.design, z.reshape(*shape, self.design.n_tasks, -1))
         return {**sites, **{name: np.asarray(value, dtype=np.float32) for name, value in found.items()}}
+
+
+UNROLLED = 6
+"""Matrices up to this size are factored entry by entry: XLA makes one loop over all of them of that, but calls LAPACK
+for every single one otherwise, and again for the gradient."""
+
+
+def cholesky(K: Any) -> Any:
+    """Lower Cholesky factors of ``… × m × m``."""
+    m = K.shape[-1]
+    if m > UNROLLED:
+        return jnp.linalg.cholesky(K)
+    tril = [[jnp.zeros_like(K[..., 0, 0])] * m for _ in range(m)]
+    for j in range(m):
+        tril[j][j] = jnp.sqrt(K[..., j, j] - sum(tril[j][k] ** 2 for k in range(j)))
+        for i in range(j + 1, m):
+            tril[i][j] = (K[..., i, j] - sum(tril[i][k] * tril[j][k] for k in range(j))) / tril[j][j]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in tril], axis=-2)
+
+
+def solve(tril: Any, b: Any, transposed: bool = False) -> Any:
+    """Solutions of ``L x = b``, or of ``Lᵀ x = b``, ``… × m``."""
+    m = tril.shape[-1]
+    if m > UNROLLED:
+        return solve_triangular(tril, b[..., None], lower=True, trans=int(transposed))[..., 0]
+    entry = tril.mT if transposed else tril
+    x: list[Any] = [None] * m
+    done: list[int] = []
+    for i in reversed(range(m)) if transposed else range(m):
+        x[i] = (b[..., i] - sum(entry[..., i, k] * x[k] for k in done)) / entry[..., i, i]
+        done.append(i)
+    return jnp.stack(x, axis=-1)
 
 
 def _check(model: Any, design: Design) -> None:

@@ -55,7 +55,8 @@ def bmtl_side(x: np.ndarray, y: np.ndarray, group: np.ndarray, binary: bool) -> 
     import pandas as pd
 
     import bmtl
-    from bmtl.fitting import NUTS
+    from bmtl.data import Design, arrays
+    from bmtl.fitting import NUTS, numpyro_nuts
     from bmtl.models import SharedTrunk
     from bmtl.noise import Common
     from bmtl.relations import Exchangeable
@@ -66,17 +67,18 @@ def bmtl_side(x: np.ndarray, y: np.ndarray, group: np.ndarray, binary: bool) -> 
     tasks = bmtl.Tasks.from_groups(frame, ["x"], "y", "group", "bernoulli" if binary else "gaussian")
     model = SharedTrunk(Identity(), Exchangeable(), noise=Common())
     how = NUTS(CHAINS, WARMUP, DRAWS, marginal=not binary)
-    seconds = {}
+    design = Design.of(tasks)
+    values, seconds = arrays(tasks, design), {}
     for name in ("first", "again"):
         with Clock() as clock:
-            fit = bmtl.fit(model, tasks, method=how, seed=len(seconds), progress=False)
+            (draws,) = numpyro_nuts.run(model, design, values, how, seed=len(seconds))
         seconds[name] = clock.seconds
-    sites = fit.draws.sites
+    sites = draws.sites
     tril = sites["head_scale"][..., None, :, None] * sites["head_correlation"]
     beta = sites["head_mean"] + np.einsum("cdij,cdhj->cdhi", tril[:, :, 0], sites["head"])
     found = {"mean": sites["head_mean"], "scale": sites["head_scale"], "rho": sites["head_correlation"][..., 1, 0],
              "beta": beta}
-    return seconds, found if binary else found | {"sigma": next(iter(fit.noise.values()))}
+    return seconds, found if binary else found | {"sigma": sites["noise_gaussian"]}
 
 
 def plain_side(x: np.ndarray, y: np.ndarray, group: np.ndarray, binary: bool) -> tuple[Any, dict[str, Any]]:
@@ -189,11 +191,11 @@ def main() -> None:
     if options.side:
         side(options.side, options.only, options.out)
     else:
-        table(options)
+        table(options.repeats, options.only, options.sides, options.nutpie, options.out)
 
 
-def table(options: argparse.Namespace) -> None:
-    """Every side of every problem in turn."""
+def table(repeats: int, only: str, sides: list[str], nutpie: str, out: Path | None) -> None:
+    """Every side of every problem in turn, and bmtl's ratios to the others."""
     from tempfile import TemporaryDirectory
 
     from benchmarks import record
@@ -202,9 +204,9 @@ def table(options: argparse.Namespace) -> None:
     print(f"{'':22}{'side':>8}{'ess':>7}{'s, compiling':>14}{'s, compiled':>13}{'ess/s, both':>20}")
     with TemporaryDirectory() as scratch:
         for problem in PROBLEMS:
-            for repeat in range(options.repeats if options.only in problem else 0):
-                for name in options.sides:
-                    python = options.nutpie if name == "nutpie" else sys.executable
+            for repeat in range(repeats if only in problem else 0):
+                for name in sides:
+                    python = nutpie if name == "nutpie" else sys.executable
                     own = measure(name, problem, python, Path(scratch))
                     runs.append({"repeat": repeat, **own})
                     first, again = (own["seconds"].get(key, {}).get("wall", np.nan) for key in ("first", "again"))
@@ -212,7 +214,21 @@ def table(options: argparse.Namespace) -> None:
                           f"{own['ess'] / first:10.1f}{own['ess'] / again:10.1f}", flush=True)
                     settings = {"chains": CHAINS, "warmup": WARMUP, "draws": DRAWS, "cores": os.cpu_count(),
                                 "load": list(os.getloadavg())}
-                    record.write(options.out, settings=settings, runs=runs)
+                    record.write(out, settings=settings, ratios=ratios(runs), runs=runs)
+    for own in ratios(runs):
+        print(", ".join(f"{key} {value:.1f}" if isinstance(value, float) else value for key, value in own.items()))
+
+
+def ratios(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Medians over repeats of effective draws a second, bmtl over each other side."""
+    out = []
+    for problem, name in dict.fromkeys((run["problem"], run["side"]) for run in runs if run["side"] != "bmtl"):
+        by_side = [[run for run in runs if run["problem"] == problem and run["side"] == own] for own in ("bmtl", name)]
+        row: dict[str, Any] = {"problem": problem, "beside": name}
+        for key in sorted({key for run in by_side[1] for key in run if key.startswith("ess_a_second")}):
+            row[key] = float(np.median([a[key] / b[key] for a, b in zip(*by_side, strict=False)]))
+        out.append(row)
+    return out
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import NUTS, init_to_median
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import constrain_fn
 
 from bmtl.data import Data, Design
 from bmtl.engine.numpyro import NumPyroEngine
@@ -18,6 +19,7 @@ from bmtl.errors import FitError
 from bmtl.fitting import settings as how
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.kept import kept
+from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
 from bmtl.marginal import Marginal
 from bmtl.model import Model
@@ -29,6 +31,9 @@ STEPS = 10
 
 STARTING_DRAWS = 15
 """Prior draws whose median a chain starts at."""
+
+ATTEMPTS = 10
+"""Starts of all chains that are tried before a model is said to have no finite log-density."""
 
 
 def run(
@@ -65,7 +70,7 @@ def run(
         if marginal is not None:
             held[MOMENTS] = marginal.fixed
         key = model, design.structure, settings, tuple(held)
-        sampler = kept(_COMPILED, key, lambda: Sampler(model, design, settings), KEPT)
+        sampler = kept(_COMPILED, key, lambda held=held: Sampler(model, design, settings, held), KEPT)
         sites, stats = sampler.run(held, seed, progress)
         if marginal is not None:
             sites = marginal.complete(sites, seed, partial(sampler.coefficients, held))
@@ -91,32 +96,38 @@ class Sampler:
     design : Design
         Its numbers are replaced by those of the arrays.
     settings : NUTS
+    arrays : mapping
+        Arrays of one run, for their shapes.
     """
 
-    def __init__(self, model: Model, design: Design, settings: how.NUTS) -> None:
+    def __init__(self, model: Model, design: Design, settings: how.NUTS, arrays: Mapping[str, Any]) -> None:
         self.model, self.design, self.settings = model, design, settings
+        self.latent = Latent(self._program, arrays, lambda site: False)
+        self._initial, self._sample = hmc(potential_fn_gen=lambda own: lambda z: -self.latent.log_density(z, own))
         self.start, self.advance = jax.jit(self._start), jax.jit(self._advance)
         self.coefficients = jax.jit(lambda own, sites, keys: self._marginal(own).coefficients(sites, keys))
 
     def _marginal(self, own: Mapping[str, Any]) -> Marginal:
         return Marginal(self.model, self.design.given(own), own, own[MOMENTS])
 
-    def _program(self, own: Mapping[str, Any]) -> None:
+    def _program(self, own: Mapping[str, Any], scale: Any = 1.0) -> None:
         if self.settings.marginal:
             self._marginal(own).program(NumPyroEngine())
         else:
-            self.model.program(NumPyroEngine(), Data(self.design.given(own), own))
+            self.model.program(NumPyroEngine(), Data(self.design.given(own), own, scale))
 
     def _start(self, keys: Any, own: Mapping[str, Any]) -> Any:
-        """State of the chains before their first iteration."""
-        # A kernel starts once only, here where it is traced: its second start would map over chains twice.
-        self._kernel = NUTS(
-            self._program,
-            target_accept_prob=self.settings.target_accept,
-            max_tree_depth=self.settings.max_tree_depth,
-            init_strategy=init_to_median(num_samples=STARTING_DRAWS),
-        )
-        return self._kernel.init(keys, self.settings.warmup, None, (own,), {})
+        """State of the chains before their first iteration, each at a median of draws from the prior."""
+
+        def one(key: Any) -> Any:
+            first, second = jax.random.split(key)
+            many = jax.vmap(self.latent.start, in_axes=(0, None))(jax.random.split(first, STARTING_DRAWS), own)
+            return self._initial(
+                jnp.median(many, axis=0), self.settings.warmup, target_accept_prob=self.settings.target_accept,
+                max_tree_depth=self.settings.max_tree_depth, model_args=(own,), rng_key=second,
+            )
+
+        return jax.vmap(one)(keys)
 
     def run(
         self, own: Mapping[str, Any], seed: int, progress: Progress
@@ -129,8 +140,12 @@ class Sampler:
             Arrays, and the numbers of the design, of this run.
         """
         settings = self.settings
-        state = self.start(jax.random.split(jax.random.PRNGKey(seed), settings.chains), own)
-        if not np.all(np.isfinite(state.potential_energy)):
+        for attempt in range(ATTEMPTS):
+            key = jax.random.fold_in(jax.random.PRNGKey(seed), attempt)
+            state = self.start(jax.random.split(key, settings.chains), own)
+            if np.all(np.isfinite(state.potential_energy)) and np.all(np.isfinite(state.z_grad)):
+                break
+        else:
             raise FitError(f"NUTS could not start {type(self.model).__name__}: no point with a finite log-density")
         parts = []
         with progress.bar("NUTS", settings.warmup + settings.draws) as tick:
@@ -150,15 +165,16 @@ class Sampler:
 
     def _advance(self, state: Any, own: Any, steps: Any) -> tuple[Any, Any]:
         """The state after so many iterations, at most `STEPS`, and their draws."""
-        kernel = self._kernel
-        read = jax.vmap(kernel.postprocess_fn((own,), {}))
+
+        def read(z: Any) -> Any:
+            return constrain_fn(self._program, (own,), {}, self.latent.named(z), return_deterministic=True)
 
         def look(state: Any) -> tuple[Any, Any]:
-            return read(state.z), {ours: getattr(state, theirs) for theirs, ours in STATS.items()}
+            return jax.vmap(read)(state.z), {ours: getattr(state, theirs) for theirs, ours in STATS.items()}
 
         def one(i: Any, carry: Any) -> Any:
             state, filled = carry
-            state = kernel.sample(state, (own,), {})
+            state = jax.vmap(lambda own_state: self._sample(own_state, (own,)))(state)
             return state, jax.tree.map(lambda held, new: held.at[:, i].set(new), filled, look(state))
 
         shapes = jax.eval_shape(look, state)

@@ -36,6 +36,7 @@ docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.drawn_pairs
 
 calibration: $(INSTALLED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ class Design:
 
     def plan(self, arrangement: Arrangement) -> Plan:
         """The arrangement as index arrays."""
-        return arrangement.plan(self.names, self.n_predictors)
+        return _plan(arrangement, self.names, self.n_predictors)
 
     @cached_property
     def groups(self) -> dict[str, np.ndarray]:
@@ -159,6 +159,11 @@ def _standard(family: Family, y: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     loc, scale = (float(value) for value in _inputs.mean_and_sd(family.entering(np, y)))
     return loc, scale if scale > 0 else 1.0
+
+
+@lru_cache(maxsize=64)
+def _plan(arrangement: Arrangement, names: tuple[str, ...], n_predictors: tuple[int, ...]) -> Plan:
+    return arrangement.plan(names, n_predictors)
 
 
 def _groups(families: tuple[Family, ...]) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ The residual form of the quadratic keeps its precision in single precision, wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -136,6 +136,13 @@ class Marginal:
     design : Design
     values : mapping
         Arrays of `bmtl.data.arrays`.
+    moments : Moments, optional
+        Of the same data, where they are known; then the arrays may be traced.
+
+    Attributes
+    ----------
+    fixed : Moments or None
+        Where features are the same at every draw.
 
     Raises
     ------
@@ -145,12 +152,16 @@ class Marginal:
         If the heads are not Gaussian given the rest, or tasks share a head.
     """
 
-    def __init__(self, model: Any, design: Design, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: Any, design: Design, values: Mapping[str, Any], moments: Moments | None = None
+    ) -> None:
         _check(model, design)
         self.model, self.design = model, design
         self.data = Data(design, values)
         self.plan = design.plan(model.arranged(design.names))
-        self.fixed = None if model.trunk.learned else Moments.of(self._rows(Replay({})))
+        self.fixed = moments
+        if moments is None and not model.trunk.learned:
+            self.fixed = Moments.of(self._rows(Replay({})))
 
     def program(self, e: Any) -> None:
         e.factor("evidence", self.evidence(e).log)
@@ -182,36 +193,75 @@ class Marginal:
         K = jnp.einsum("t,tqm,tqr,trn->tmn", precision, prior.factor, AA, prior.factor)
         if prior.coupled:
             h, K = h.sum(axis=0, keepdims=True), K.sum(axis=0, keepdims=True)
-        tril = jnp.linalg.cholesky(K + jnp.eye(K.shape[-1]))
-        half = solve_triangular(tril, h[..., None], lower=True)
-        mode = solve_triangular(tril, half, lower=True, trans=1)[..., 0]
+        tril = cholesky(K + jnp.eye(K.shape[-1]))
+        mode = solve(tril, solve(tril, h), transposed=True)
         every = jnp.broadcast_to(mode, (design.n_tasks, mode.shape[-1]))
         squares = found.squares(prior.loc + jnp.einsum("tqm,tm->tq", prior.factor, every))
         log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(tril, axis1=-2, axis2=-1)))
         log_noise = jnp.sum(found.counts() * jnp.log(2 * jnp.pi / precision))
         return Evidence(-0.5 * (log_det + log_noise + precision @ squares + jnp.sum(mode**2)), mode, tril)
 
-    def complete(self, sites: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    def coefficients(self, sites: Mapping[str, Any], keys: Any) -> Any:
+        """A draw of z, ``draws × T × m``, for each of the others (``draws × event shape``) and its key."""
+
+        def one(draw: Any) -> Any:
+            own, key = draw
+            found = self.evidence(Replay(own))
+            noise = jax.random.normal(key, found.mode.shape)
+            return found.mode + solve(found.tril, noise, transposed=True)
+
+        return jax.lax.map(one, (sites, keys))
+
+    def complete(
+        self, sites: Mapping[str, np.ndarray], seed: int, coefficients: Callable[[Any, Any], Any] | None = None
+    ) -> dict[str, np.ndarray]:
         """All sites of the model, from draws of those that were not integrated out.
 
         Parameters
         ----------
         sites : mapping
             Site to array, ``chains × draws × event shape``.
+        coefficients : callable, optional
+            The method of this name, compiled.
         """
-
-        def one(draw: Any) -> Any:
-            own, key = draw
-            found = self.evidence(Replay(own))
-            noise = jax.random.normal(key, found.mode.shape)
-            return found.mode + solve_triangular(found.tril, noise[..., None], lower=True, trans=1)[..., 0]
-
         shape = next(iter(sites.values())).shape[:2]
         flat = {name: jnp.asarray(value).reshape(-1, *value.shape[2:]) for name, value in sites.items()}
         keys = jax.random.split(jax.random.fold_in(jax.random.PRNGKey(seed), 1), shape[0] * shape[1])
-        z = np.asarray(jax.jit(lambda *draws: jax.lax.map(one, draws))(flat, keys))
+        z = np.asarray((coefficients or jax.jit(self.coefficients))(flat, keys))
         found = self.model.relation.sites(self.plan, self.design, z.reshape(*shape, self.design.n_tasks, -1))
         return {**sites, **{name: np.asarray(value, dtype=np.float32) for name, value in found.items()}}
+
+
+UNROLLED = 6
+"""Matrices up to this size are factored entry by entry: XLA makes one loop over all of them of that, but calls LAPACK
+for every single one otherwise, and again for the gradient."""
+
+
+def cholesky(K: Any) -> Any:
+    """Lower Cholesky factors of ``… × m × m``."""
+    m = K.shape[-1]
+    if m > UNROLLED:
+        return jnp.linalg.cholesky(K)
+    tril = [[jnp.zeros_like(K[..., 0, 0])] * m for _ in range(m)]
+    for j in range(m):
+        tril[j][j] = jnp.sqrt(K[..., j, j] - sum(tril[j][k] ** 2 for k in range(j)))
+        for i in range(j + 1, m):
+            tril[i][j] = (K[..., i, j] - sum(tril[i][k] * tril[j][k] for k in range(j))) / tril[j][j]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in tril], axis=-2)
+
+
+def solve(tril: Any, b: Any, transposed: bool = False) -> Any:
+    """Solutions of ``L x = b``, or of ``Lᵀ x = b``, ``… × m``."""
+    m = tril.shape[-1]
+    if m > UNROLLED:
+        return solve_triangular(tril, b[..., None], lower=True, trans=int(transposed))[..., 0]
+    entry = tril.mT if transposed else tril
+    x: list[Any] = [None] * m
+    done: list[int] = []
+    for i in reversed(range(m)) if transposed else range(m):
+        x[i] = (b[..., i] - sum(entry[..., i, k] * x[k] for k in done)) / entry[..., i, i]
+        done.append(i)
+    return jnp.stack(x, axis=-1)
 
 
 def _check(model: Any, design: Design) -> None:

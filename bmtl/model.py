@@ -73,16 +73,17 @@ def functions(e: Any, features: Any, heads: Any, trunk_of_head: np.ndarray) -> A
     array, shape (heads, rows)
         Leading draw dimensions of features and heads broadcast.
     """
-    heads = heads * heads.shape[-1] ** -0.5
+    transposed, heads = e.xp.matrix_transpose, heads * heads.shape[-1] ** -0.5
     if features.shape[-3] == 1:
-        return e.xp.matmul(heads, e.xp.matrix_transpose(features[..., 0, :, :]))
+        # Rows first, as the gradient of the features is then too.
+        return transposed(e.xp.matmul(e.xp.squeeze(features, axis=-3), transposed(heads)))
     if len(trunk_of_head) == features.shape[-3]:
         return e.xp.matmul(features, heads[..., None])[..., 0]
     parts = []
     for trunk in range(features.shape[-3]):
         (on,) = np.nonzero(trunk_of_head == trunk)
         own = heads[..., on[0] : on[-1] + 1, :]
-        parts.append(e.xp.matmul(own, e.xp.matrix_transpose(features[..., trunk, :, :])))
+        parts.append(e.xp.matmul(own, transposed(features[..., trunk, :, :])))
     return e.xp.concat(parts, axis=-2)
 
 
@@ -101,7 +102,7 @@ def private(e: Any, features: Any, plan: Plan, widths: tuple[int, ...]) -> Any:
     array, shape (heads, rows, widths[-1])
     """
     if features.shape[-3] > 1:
-        features = features[..., plan.trunk_of_head, :, :]
+        features = e.take(features, plan.trunk_of_head, -3)
     return layers(e, "head_", features, plan.n_heads, widths)
 
 
@@ -122,13 +123,14 @@ def observe(
         What outcomes of other tasks add to linear predictors, where tasks share rows.
     """
     design = data.design
-    a = heads.amplitude[..., plan.task_of] * e.asarray(plan.sign)
+    a = e.take(heads.amplitude, plan.task_of, -1) * e.asarray(plan.sign)
     if data.task is None:
-        eta = heads.intercept[..., None] + a[..., None] * f[..., plan.head_of, :] + causes
+        eta = heads.intercept[..., None] + a[..., None] * e.take(f, plan.head_of, -2) + causes
     for block in data.blocks():
         family, members = block.family, block.tasks
         # Linear predictors of the block's tasks, ``tasks × predictors of one``.
-        places = np.flatnonzero(np.isin(plan.task_of, members)).reshape(len(members), family.n_predictors)
+        (places,) = np.nonzero((plan.task_of[:, None] == members).any(axis=1))
+        places = places.reshape(len(members), family.n_predictors)
         scale = noises(e, block.name, members, design, noise)
         if noises_a_task(noise, design) > 1:
             scale = _of_group(e, scale, data, len(members), family.noise_dims)
@@ -137,7 +139,7 @@ def observe(
         else:
             scale = scale[..., data.task] if family.noise_dims == 0 else scale[..., data.task, :]
         if data.task is None:
-            parts = [eta[..., own, :] for own in places.T]
+            parts = [e.take(eta, own, -2) for own in places.T]
         else:
             # Each row belongs to one task, and all tasks are of one family: pick that task's head, row by row.
             parts = [_own(e, data.task, f, heads.intercept, a, plan, own) for own in places.T]
@@ -149,7 +151,7 @@ def _own(e: Any, task: Any, f: Any, intercept: Any, a: Any, plan: Plan, places: 
     """Linear predictor of each row's own task, ``rows``; ``places`` are the tasks' predictors."""
     of_row = e.asarray(plan.head_of[places])[task]
     own = e.xp.sum(f * (of_row == e.asarray(np.arange(f.shape[-2]))[:, None]), axis=-2)
-    return intercept[..., places][..., task] + a[..., places][..., task] * own
+    return e.take(intercept, places, -1)[..., task] + e.take(a, places, -1)[..., task] * own
 
 
 def noises(e: Any, block: str, members: np.ndarray, design: Design, prior: Scale) -> Any:

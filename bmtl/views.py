@@ -101,7 +101,7 @@ class Views:
         if n == 1:
             return f, plan
         followed, head_of = np.unique(plan.head_of * n + self.view_of[plan.task_of], return_inverse=True)
-        f = e.xp.reshape(f, (*f.shape[:-1], n, -1))[..., followed // n, followed % n, :]
+        f = e.take(e.xp.reshape(f, (*f.shape[:-2], f.shape[-2] * n, -1)), followed, -2)
         trunk_of_head = plan.trunk_of_head[followed // n]
         return f, replace(plan, trunk_of_head=trunk_of_head, head_of=head_of.reshape(-1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,7 +11,7 @@ import bmtl
 from bmtl.arrangement import Arrangement
 from bmtl.data import Data, Design, arrays
 from bmtl.engine.replay import Replay
-from bmtl.marginal import Marginal
+from bmtl.marginal import UNROLLED, Marginal, cholesky, solve
 from bmtl.models import Decoupled, SharedTrunk
 from bmtl.noise import Known
 from bmtl.relations import Correlated, Exchangeable, Independent, Sparse
@@ -189,3 +190,20 @@ def test_no_transfer_without_noise(programs) -> None:
     # With outcomes of the first task missing the other does help.
     some = (0, slice(2, None))
     assert np.max(np.abs(predictions(0.9, some) - predictions(0.0, some))) > 0.1
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, UNROLLED, UNROLLED + 1])
+def test_small_matrices_are_factored_alike(m, rng) -> None:
+    """Entry by entry or by LAPACK: factor, both solutions, and the gradient."""
+    A, b = rng.normal(size=(4, m, m)), rng.normal(size=(4, m)).astype(np.float32)
+    K = (A @ np.swapaxes(A, 1, 2) + m * np.eye(m)).astype(np.float32)
+    tril = np.linalg.cholesky(K.astype(float))
+    np.testing.assert_allclose(cholesky(K), tril, rtol=1e-4, atol=1e-5)
+    for transposed, factor in ((False, tril), (True, np.swapaxes(tril, 1, 2))):
+        exact = np.linalg.solve(factor, b[..., None])[..., 0]
+        np.testing.assert_allclose(solve(cholesky(K), b, transposed), exact, rtol=1e-3, atol=1e-4)
+    slope = jax.grad(lambda K: jax.numpy.log(jax.numpy.diagonal(cholesky(K), axis1=-2, axis2=-1)).sum())(K)
+    # That of ½ log det K, of which Cholesky reads the lower triangle.
+    inverse = np.linalg.inv(K.astype(float))
+    exact = 0.5 * (inverse if m > UNROLLED else np.tril(2 * inverse) - inverse * np.eye(m))
+    np.testing.assert_allclose(slope, exact, rtol=1e-3, atol=1e-4)

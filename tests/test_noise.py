@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 import pandas as pd
@@ -94,11 +96,11 @@ def test_in_a_model(prior, five, programs) -> None:
     held = {name: jax.numpy.asarray(value) for name, value in values.items()}
     tensors = {name: torch.as_tensor(value) for name, value in values.items()}
 
-    def on(engine):
-        return lambda held, scale=1.0: model.program(engine, Data(design, held, scale))
+    def program(engine, held, scale=1.0):
+        model.program(engine, Data(design, held, scale))
 
-    ours = numpyro_latent.Latent(on(NumPyroEngine()), held, lambda name: False)
-    theirs = pyro_latent.Latent(on(PyroEngine()), tensors, lambda name: False)
+    ours = numpyro_latent.Latent(partial(program, NumPyroEngine()), held, lambda name: False)
+    theirs = pyro_latent.Latent(program, "cpu", tensors, lambda name: False)
     gradient = jax.jit(jax.grad(lambda z: ours.log_density(z, held)))
     for seed_ in range(5):
         start = np.array(ours.start(jax.random.PRNGKey(seed_), held))

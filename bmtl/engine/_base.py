@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+
 from bmtl.data import Block, Data
 
 
@@ -27,6 +29,9 @@ class Engine(Protocol):
 
     def asarray(self, values: Any) -> Any:
         """Values as a float32 array of the engine, on its device."""
+
+    def take(self, values: Any, index: np.ndarray, axis: int) -> Any:
+        """Entries of an array along a negative axis, at known places: in its stead come the dimensions of ``index``."""
 
     def sample(self, name: str, distribution: Any) -> Any:
         """A latent variable."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions
 
@@ -40,6 +41,9 @@ class NumPyroEngine:
 
     def asarray(self, values: Any) -> Any:
         return jnp.asarray(values, dtype=jnp.float32)
+
+    def take(self, values: Any, index: np.ndarray, axis: int) -> Any:
+        return values[(..., index, *[slice(None)] * (-1 - axis))]
 
     def sample(self, name: str, distribution: Any) -> Any:
         return numpyro.sample(name, distribution)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import array_api_compat.torch
+import numpy as np
 import pyro
 import pyro.distributions
 import torch
@@ -48,6 +49,15 @@ class PyroEngine:
 
     def asarray(self, values: Any) -> Any:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
+
+    def take(self, values: Any, index: np.ndarray, axis: int) -> Any:
+        return self._take(values, torch.as_tensor(index, device=self.device), axis)
+
+    @staticmethod
+    def _take(values: Any, index: torch.Tensor, axis: int) -> Any:
+        found = torch.index_select(values, axis, index.reshape(-1))
+        at = values.ndim + axis
+        return found.reshape(*values.shape[:at], *index.shape, *values.shape[at + 1 :])
 
     def sample(self, name: str, distribution: Any) -> Any:
         return pyro.sample(name, distribution)

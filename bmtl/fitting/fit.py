@@ -123,7 +123,7 @@ def sample(
 ) -> list[Draws]:
     """Posterior draws for every set of arrays that replace those of ``values`` (the masks of folds), or once for None.
 
-    SVI and MAP on NumPyro run all of them side by side, the others one after another. They start from the guide
+    SVI and MAP run all of them side by side, NUTS one after another. They start from the guide
     ``begin`` if there is one.
 
     Raises

@@ -73,13 +73,14 @@ class Latent:
         drawn = self._prior(key, arrays)
         return ravel_pytree([drawn[name] for name in self._names])[0]
 
-    def _named(self, z: Any) -> dict[str, Any]:
+    def named(self, z: Any) -> dict[str, Any]:
+        """Unconstrained values of the sites."""
         return dict(zip(self._names, self._unravel(z), strict=True))
 
     def constrain(self, z: Any) -> dict[str, Any]:
         """Site values at ``z``."""
-        return {name: self._transforms[name](value) for name, value in self._named(z).items()}
+        return {name: self._transforms[name](value) for name, value in self.named(z).items()}
 
     def log_density(self, z: Any, arrays: Mapping[str, Any], scale: Any = 1.0) -> Any:
         """Log of prior times likelihood (times the Jacobian of the transforms) at ``z``."""
-        return -potential_energy(self.program, (arrays, scale), {}, self._named(z))
+        return -potential_energy(self.program, (arrays, scale), {}, self.named(z))

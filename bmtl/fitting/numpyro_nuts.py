@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import NUTS, init_to_median
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import constrain_fn
 
 from bmtl.data import Data, Design
 from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.errors import FitError
 from bmtl.fitting import settings as how
 from bmtl.fitting.draws import Draws
+from bmtl.fitting.kept import kept
+from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
 from bmtl.marginal import Marginal
 from bmtl.model import Model
@@ -27,6 +31,9 @@ STEPS = 10
 
 STARTING_DRAWS = 15
 """Prior draws whose median a chain starts at."""
+
+ATTEMPTS = 10
+"""Starts of all chains that are tried before a model is said to have no finite log-density."""
 
 
 def run(
@@ -53,68 +60,99 @@ def run(
         If the heads are to be integrated out but cannot be.
     """
     progress = progress or Progress(False)
-    arrays = {name: jnp.asarray(value) for name, value in values.items()}
-    engine, out, sampler = NumPyroEngine(), [], None
+    # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
+    arrays = {name: jnp.asarray(value) for name, value in (values | design.priors()).items()}
+    out = []
     for own in each or [{}]:
         start = time.perf_counter()
-        replaced = {name: jnp.asarray(value) for name, value in own.items()}
-        marginal = Marginal(model, design, arrays | replaced) if settings.marginal else None
-        if sampler is None or marginal is not None:
-
-            def program(own: Mapping[str, Any], marginal: Marginal | None = marginal) -> None:
-                if marginal is not None:
-                    marginal.program(engine)
-                else:
-                    model.program(engine, Data(design, {**arrays, **own}))
-
-            sampler = Sampler(program, settings, type(model).__name__)
-        sites, stats = sampler.run(replaced, seed, progress)
+        held: dict[str, Any] = arrays | {name: jnp.asarray(value) for name, value in own.items()}
+        marginal = Marginal(model, design, held) if settings.marginal else None
         if marginal is not None:
-            sites = marginal.complete(sites, seed)
+            held[MOMENTS] = marginal.fixed
+        key = model, design.structure, settings, tuple(held)
+        sampler = kept(_COMPILED, key, lambda held=held: Sampler(model, design, settings, held), KEPT)
+        sites, stats = sampler.run(held, seed, progress)
+        if marginal is not None:
+            sites = marginal.complete(sites, seed, partial(sampler.coefficients, held))
         out.append(Draws(sites=sites, stats=stats, seconds=time.perf_counter() - start))
     return out
 
 
+KEPT = 16
+"""Models whose compiled samplers are kept for other data of the same structure."""
+
+MOMENTS = "moments"
+"""Where the arrays of a run hold its `bmtl.marginal.Moments`."""
+
+_COMPILED: dict[Any, Sampler] = {}
+
+
 class Sampler:
-    """Chains of one program.
+    """The compiled pieces of chains of one model on data of one structure.
 
     Parameters
     ----------
-    program : callable
-        Takes the arrays that differ from run to run.
+    model : Model
+    design : Design
+        Its numbers are replaced by those of the arrays.
     settings : NUTS
-    name : str
-        Of the model, for errors.
+    arrays : mapping
+        Arrays of one run, for their shapes.
     """
 
-    def __init__(self, program: Callable[[Mapping[str, Any]], None], settings: how.NUTS, name: str) -> None:
-        self.program, self.settings, self.name = program, settings, name
-        self._advance: Any = None
+    def __init__(self, model: Model, design: Design, settings: how.NUTS, arrays: Mapping[str, Any]) -> None:
+        self.model, self.design, self.settings = model, design, settings
+        self.latent = Latent(self._program, arrays, lambda site: False)
+        self._initial, self._sample = hmc(potential_fn_gen=lambda own: lambda z: -self.latent.log_density(z, own))
+        self.start, self.advance = jax.jit(self._start), jax.jit(self._advance)
+        self.coefficients = jax.jit(lambda own, sites, keys: self._marginal(own).coefficients(sites, keys))
+
+    def _marginal(self, own: Mapping[str, Any]) -> Marginal:
+        return Marginal(self.model, self.design.given(own), own, own[MOMENTS])
+
+    def _program(self, own: Mapping[str, Any], scale: Any = 1.0) -> None:
+        if self.settings.marginal:
+            self._marginal(own).program(NumPyroEngine())
+        else:
+            self.model.program(NumPyroEngine(), Data(self.design.given(own), own, scale))
+
+    def _start(self, keys: Any, own: Mapping[str, Any]) -> Any:
+        """State of the chains before their first iteration, each at a median of draws from the prior."""
+
+        def one(key: Any) -> Any:
+            first, second = jax.random.split(key)
+            many = jax.vmap(self.latent.start, in_axes=(0, None))(jax.random.split(first, STARTING_DRAWS), own)
+            return self._initial(
+                jnp.median(many, axis=0), self.settings.warmup, target_accept_prob=self.settings.target_accept,
+                max_tree_depth=self.settings.max_tree_depth, model_args=(own,), rng_key=second,
+            )
+
+        return jax.vmap(one)(keys)
 
     def run(
         self, own: Mapping[str, Any], seed: int, progress: Progress
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Sites and sampler statistics, ``chains × draws × …``."""
+        """Sites and sampler statistics, ``chains × draws × …``.
+
+        Parameters
+        ----------
+        own : mapping
+            Arrays, and the numbers of the design, of this run.
+        """
         settings = self.settings
-        # A kernel starts once only: its second start would map over chains twice.
-        kernel = NUTS(
-            self.program,
-            target_accept_prob=settings.target_accept,
-            max_tree_depth=settings.max_tree_depth,
-            init_strategy=init_to_median(num_samples=STARTING_DRAWS),
-        )
-        keys = jax.random.split(jax.random.PRNGKey(seed), settings.chains)
-        try:
-            state = kernel.init(keys, settings.warmup, None, (own,), {})
-        except RuntimeError as error:
-            raise FitError(f"NUTS could not start {self.name}: {error}") from error
-        self._advance = self._advance or _advance(kernel)
+        for attempt in range(ATTEMPTS):
+            key = jax.random.fold_in(jax.random.PRNGKey(seed), attempt)
+            state = self.start(jax.random.split(key, settings.chains), own)
+            if np.all(np.isfinite(state.potential_energy)) and np.all(np.isfinite(state.z_grad)):
+                break
+        else:
+            raise FitError(f"NUTS could not start {type(self.model).__name__}: no point with a finite log-density")
         parts = []
         with progress.bar("NUTS", settings.warmup + settings.draws) as tick:
             for total, keep in ((settings.warmup, False), (settings.draws, True)):
                 for done in range(0, total, STEPS):
                     steps = min(STEPS, total - done)
-                    state, found = self._advance(state, own, steps)
+                    state, found = self.advance(state, own, steps)
                     # Waits for the result, so that no call is under way when another is asked for.
                     found = jax.tree.map(lambda value, steps=steps: np.asarray(value)[:, :steps], found)
                     if keep:
@@ -125,24 +163,20 @@ class Sampler:
         )
         return joined
 
+    def _advance(self, state: Any, own: Any, steps: Any) -> tuple[Any, Any]:
+        """The state after so many iterations, at most `STEPS`, and their draws."""
 
-def _advance(kernel: NUTS) -> Any:
-    """State, the arrays of a run and a number of iterations (at most `STEPS`) to the state after them and the draws."""
-
-    @jax.jit
-    def advance(state: Any, own: Any, steps: Any) -> tuple[Any, Any]:
-        read = jax.vmap(kernel.postprocess_fn((own,), {}))
+        def read(z: Any) -> Any:
+            return constrain_fn(self._program, (own,), {}, self.latent.named(z), return_deterministic=True)
 
         def look(state: Any) -> tuple[Any, Any]:
-            return read(state.z), {ours: getattr(state, theirs) for theirs, ours in STATS.items()}
+            return jax.vmap(read)(state.z), {ours: getattr(state, theirs) for theirs, ours in STATS.items()}
 
         def one(i: Any, carry: Any) -> Any:
-            state, kept = carry
-            state = kernel.sample(state, (own,), {})
-            return state, jax.tree.map(lambda held, new: held.at[:, i].set(new), kept, look(state))
+            state, filled = carry
+            state = jax.vmap(lambda own_state: self._sample(own_state, (own,)))(state)
+            return state, jax.tree.map(lambda held, new: held.at[:, i].set(new), filled, look(state))
 
         shapes = jax.eval_shape(look, state)
         empty = jax.tree.map(lambda own: jnp.zeros((own.shape[0], STEPS, *own.shape[1:]), own.dtype), shapes)
         return jax.lax.fori_loop(0, steps, one, (state, empty))
-
-    return advance

@@ -15,6 +15,7 @@ import optax
 
 from bmtl.data import Design, take_rows
 from bmtl.fitting.draws import Draws
+from bmtl.fitting.kept import kept
 from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
 from bmtl.fitting.numpyro_latent import Latent
 from bmtl.fitting.progress import Progress
@@ -122,16 +123,7 @@ def _at(params: Any, index: int) -> Any:
 def compiled(model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any]) -> NumPyroSVI:
     """The pieces of a variational fit, those of an earlier one if model, settings and the data's structure are its."""
     key = (model, design.structure, settings, tuple(arrays))
-    try:
-        found = _COMPILED.pop(key, None)
-    except TypeError:
-        # A part of the model cannot be hashed.
-        return NumPyroSVI(model, design, settings, arrays)
-    # The one last used comes last.
-    _COMPILED[key] = found or NumPyroSVI(model, design, settings, arrays)
-    if len(_COMPILED) > KEPT:
-        del _COMPILED[next(iter(_COMPILED))]
-    return _COMPILED[key]
+    return kept(_COMPILED, key, lambda: NumPyroSVI(model, design, settings, arrays), KEPT)
 
 
 class NumPyroSVI:

@@ -1,4 +1,4 @@
-"""SVI and MAP on Pyro, on any torch device."""
+"""SVI and MAP on Pyro, on any torch device: several runs (restarts, and folds) as one batched program."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from typing import Any
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import torch
 
 from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
+from bmtl.fitting.adam import Adam
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.gains import Gains
 from bmtl.fitting.progress import Progress
+from bmtl.fitting.pyro_guide import Guide
 from bmtl.fitting.pyro_latent import Latent
+from bmtl.fitting.repeated import repeated
 from bmtl.fitting.robust import Robust
-from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, draws_a_step, is_point, step_size, with_gains
-from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling, chunks
+from bmtl.fitting.settings import MAP, SVI, draws_a_step, is_point, step_size, with_gains
+from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, STAGES, Settling, chunks
 from bmtl.model import Model
 
 MOMENTUM = 0.9
 """Of gradient descent with gains."""
+
+AT_ONCE = 2**17
+"""Rows that are computed at once, over all runs or draws; larger programs are no faster and need more memory."""
 
 
 def run(
@@ -40,186 +45,231 @@ def run(
 ) -> list[Draws]:
     """Fit by SVI or MAP; arguments, results and errors as in `bmtl.fitting.numpyro_svi.run`, plus a torch device.
 
-    Runs follow one another. The global random state of torch is as it was afterwards.
+    The global random state of torch is as it was afterwards.
     """
     progress = progress or Progress(False)
-    engine = PyroEngine(device)
-    tensors = {name: torch.as_tensor(value, device=engine.device) for name, value in values.items()}
-    out = []
-    cuda = [engine.device] if engine.device.type == "cuda" else []
+    start = time.perf_counter()
+    restarts = settings.restarts if begin is None else 1
+    places = [(fold, restart) for fold in range(len(each or [{}])) for restart in range(restarts)]
+    seeds = [1_000_003 * seed + 1_009 * fold + restart for fold, restart in places]
+    # Flows and gains are for one run.
+    alone = draws_a_step(settings) > 1 or with_gains(settings)
+    step = 1 if alone else max(1, AT_ONCE // min(settings.batch_size, design.n_rows))
+    found: list[tuple[PyroSVI, int]] = []
+    cuda = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
-        for fold, own in enumerate(each or [{}]):
-            start = time.perf_counter()
-            arrays = tensors | {name: torch.as_tensor(value, device=engine.device) for name, value in own.items()}
-            runs = []
-            for restart in range(settings.restarts if begin is None else 1):
-                torch.manual_seed(1_000_003 * seed + 1_009 * fold + restart)
-                runs.append(PyroSVI(model, design, settings, arrays, engine, begin))
-                runs[-1].train(progress)
-            out.append(_best(runs, time.perf_counter() - start))
-    return out
+        for at in range(0, len(places), step):
+            own = {name: np.stack([each[fold][name] for fold, _ in places[at : at + step]]) for name in each[0]} \
+                if each else {}
+            svi = PyroSVI(model, design, settings, values, seeds[at : at + step], own, device, begin, seed)
+            svi.train(progress)
+            found += [(svi, run) for run in range(len(svi.seeds))]
+        seconds = time.perf_counter() - start
+        return [_best(found[at : at + restarts], seconds) for at in range(0, len(found), restarts)]
 
 
 class PyroSVI:
-    """One variational fit of one model, from one starting point.
+    """Variational fits of one model side by side, each from its own starting point.
 
-    The guide is a Gaussian over the flat unconstrained latent vector; coordinates estimated by a point come first and
-    have no spread.
+    Parameters
+    ----------
+    values : mapping
+        Arrays of `bmtl.data.arrays`.
+    seeds : sequence of int
+        One a run.
+    own : mapping
+        Arrays that differ from run to run, with runs in the leading dimension, in the place of those of ``values``.
+    begin : optional
+        Parameters to start from; see `run`.
+    seed : int
+        Of the rows of minibatches. All runs see the same rows in the same order: their objectives then differ by what
+        they are, not by luck.
+
+    Attributes
+    ----------
+    flat : Tensor, shape (runs, parameters)
+        Parameters of the guides; see `Guide`.
     """
 
     def __init__(
-        self, model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any], engine: PyroEngine,
-        begin: Any = None,
+        self, model: Model, design: Design, settings: SVI | MAP, values: Mapping[str, np.ndarray],
+        seeds: Sequence[int] = (0,), own: Mapping[str, np.ndarray] | None = None, device: str = "cpu",
+        begin: Any = None, seed: int = 0,
     ) -> None:
-        def program(arrays: Mapping[str, Any], scale: float = 1.0) -> None:
+        def program(engine: PyroEngine, arrays: Mapping[str, Any], scale: Any = 1.0) -> None:
             model.program(engine, Data(design, arrays, scale))
 
-        self.settings = settings
-        self.arrays = arrays
-        self.n_rows = design.n_rows
-        self.device = engine.device
-        self.latent = Latent(program, arrays, partial(is_point, settings))
-        self.cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
-        self.settling = Settling(1, self.cells, chunks(settings.max_steps), warm=begin is not None)
-        first = self._initial() if begin is None else {
-            name: torch.tensor(value, device=self.device) for name, value in begin["params"].items()
-        }
-        self.params = {name: value.requires_grad_() for name, value in first.items()}
-        self.flows = torch.nn.ModuleList()
-        size = len(self.params["loc"])
-        if isinstance(settings, SVI) and settings.guide == "flow":
-            for _ in range(FLOWS):
-                self.flows.append(dist.transforms.affine_autoregressive(size, hidden_dims=[max(size, HIDDEN)]))
-            if begin is not None:
-                self.flows.load_state_dict(begin["flows"])
-            self.flows.to(engine.device)
+        def held(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+            return {name: torch.as_tensor(value, device=device) for name, value in arrays.items()}
 
-    @property
-    def guide(self) -> dict[str, Any]:
-        """Parameters, from which another run can begin."""
-        own = {name: value.detach().cpu().numpy() for name, value in self.params.items()}
-        return {"params": own, "flows": {name: value.cpu() for name, value in self.flows.state_dict().items()}}
+        self.settings, self.seeds = settings, seeds
+        self.n_rows, self.batch = design.n_rows, min(settings.batch_size, design.n_rows)
+        self.device = torch.device(device)
+        self.own = held(own or {})
+        self.arrays = held({name: value for name, value in values.items() if name not in self.own}) | self.own
+        self.latent = Latent(program, device, self.of(0), partial(is_point, settings))
+        starts = []
+        for each in seeds:
+            torch.manual_seed(each)
+            starts.append(self.latent.start().detach())
+            self.guide = Guide(settings, self.latent.n_point, self.latent.size, self.device)
+            starts[-1] = self.guide.start(starts[-1])
+        if begin is not None:
+            starts = [self.guide.flat(begin["params"])] * len(seeds)
+            self.guide.flows.load_state_dict(begin["flows"])
+        self.flat = torch.stack(starts).requires_grad_()
+        self.known = self.latent.known(self.arrays, self.flat.shape[:1])
+        cells = sum(
+            float(value.sum()) / (len(seeds) if name in self.own else 1)
+            for name, value in self.arrays.items() if name.startswith("mask/")
+        )
+        self.settling = Settling(len(seeds), cells, chunks(settings.max_steps), warm=begin is not None)
+        self._prepare(settings, cells, seed)
 
-    def _initial(self) -> dict[str, torch.Tensor]:
-        z = self.latent.start().detach()
-        params = {"point": z[: self.latent.n_point].clone(), "loc": z[self.latent.n_point :].clone()}
-        loc = params["loc"]
-        if isinstance(self.settings, MAP):
-            return params
-        params["log_scale"] = torch.full_like(loc, float(np.log(INIT_SCALE)))
-        if self.settings.guide == "full_rank":
-            params["tril"] = torch.zeros(len(loc), len(loc), device=self.device)
-        if self.settings.guide == "low_rank":
-            rank = min(len(loc), RANK)
-            params["factor"] = 0.1 * torch.randn(len(loc), rank, device=self.device)
-        return params
+    def _prepare(self, settings: SVI | MAP, cells: float, seed: int) -> None:
+        """What a step reads and writes, all of it on the device."""
+        runs = len(self.seeds)
+        self.leaves = [self.flat, *self.guide.flows.parameters()]
+        # Flows serve one run only: the leading dimension of their parameters is that of it.
+        self.params = [own.detach().reshape(runs, -1) for own in self.leaves]
+        gains = with_gains(settings)
+        # The step of a gradient is proportional to it, and it to the cells; those of Adam are not.
+        self.first_rate = step_size(settings) / (cells if gains else 1.0)
+        self.gains = Gains(self.params, self.first_rate, momentum=MOMENTUM) if gains else None
+        self.adam, self.robust = Adam(self.params), Robust(self.params)
+        self.rate = torch.full((runs,), self.first_rate, device=self.device)
+        self.scale = torch.full((), self.n_rows / self.batch, device=self.device)
+        self.noise = torch.zeros(runs, draws_a_step(settings), self.guide.n_noise, device=self.device)
+        self.losses = torch.zeros(CHUNK, runs, device=self.device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.total = [torch.zeros_like(own) for own in self.params]
+        self.generators = [torch.Generator(self.device).manual_seed(own) for own in (seed, *self.seeds)]
 
-    def posterior(self) -> Any:
-        """The guide's distribution over the coordinates that have one."""
-        params = self.params
-        if self.flows:
-            return self._flow()
-        if "log_scale" not in params:
-            return dist.Delta(params["loc"], event_dim=1)
-        # All in units of each coordinate's own scale: steps that are small for one are then not large for another.
-        scale = torch.exp(params["log_scale"])
-        if "tril" in params:
-            unit = torch.eye(len(scale), device=self.device) + torch.tril(params["tril"], -1)
-            return dist.MultivariateNormal(params["loc"], scale_tril=scale[:, None] * unit)
-        if "factor" in params:
-            return dist.LowRankMultivariateNormal(params["loc"], scale[:, None] * params["factor"], scale**2)
-        return dist.Normal(params["loc"], scale).to_event(1)
+    def of(self, run: int) -> dict[str, torch.Tensor]:
+        """The arrays of one run."""
+        return {name: value[run] if name in self.own else value for name, value in self.arrays.items()}
 
-    def _flow(self) -> Any:
-        """``z = loc + scale · flows(ε)``; the same as `bmtl.fitting.numpyro_flow.flow`."""
-        loc, scale = self.params["loc"], torch.exp(self.params["log_scale"])
-        back = torch.arange(len(loc) - 1, -1, -1, device=self.device)
-        parts: list[Any] = []
-        for own in self.flows:
-            parts += [own, dist.transforms.Permute(back)]
-        place = torch.distributions.AffineTransform(loc, scale, event_dim=1, cache_size=1)
-        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
-        return dist.TransformedDistribution(base, [*parts, place])
+    def parameters(self, run: int) -> dict[str, Any]:
+        """Parameters of a run, from which another can begin."""
+        named = self.guide.named(self.flat[run].detach())
+        flows = {name: value.cpu() for name, value in self.guide.flows.state_dict().items()}
+        return {"params": {name: value.cpu().numpy() for name, value in named.items()}, "flows": flows}
 
-    def negative_elbo(self, arrays: Mapping[str, Any], scale: float = 1.0) -> torch.Tensor:
-        """One-draw estimate of −ELBO, with the entropy of a Gaussian guide in closed form."""
-        q = self.posterior()
-        free = q.rsample()
-        z = torch.cat([self.params["point"], free])
-        loss = -self.latent.log_density(z, arrays, scale)
-        if isinstance(self.settings, MAP):
-            return loss
-        return loss + (q.log_prob(free) if self.flows else -q.entropy())
+    def negative_elbo(
+        self, params: Mapping[str, torch.Tensor], noise: torch.Tensor, arrays: Mapping[str, Any], scale: Any = 1.0
+    ) -> torch.Tensor:
+        """One-draw estimate of −ELBO for each leading index of the noise.
+
+        Of a Gaussian guide the entropy, and the mean log density of priors that are `Known` Gaussians, are in closed
+        form.
+        """
+        guide, known = self.guide, self.known
+        if guide.kind == "flow":
+            free, log_q = guide.draw(params, noise)
+            return log_q - self.latent.log_density(self._whole(params, free), arrays, scale)
+        loc = torch.cat([params["point"], params["loc"]], -1) - known.loc
+        prior = known.constant - 0.5 * (loc**2 @ known.precision)
+        prior = prior - 0.5 * (guide.variance(params) @ known.precision[self.latent.n_point :])
+        z = self._whole(params, guide.place(params, noise))
+        return -prior - guide.entropy(params) - self.latent.log_density(z, arrays, scale, known.names)
+
+    def _whole(self, params: Mapping[str, torch.Tensor], free: torch.Tensor) -> torch.Tensor:
+        return torch.cat([params["point"].expand(*free.shape[:-1], -1), free], -1)
+
+    def step(self) -> None:
+        """One step of every run."""
+        arrays: Mapping[str, Any] = self.arrays
+        rows, *others = self.generators
+        if self.batch < self.n_rows:
+            index = torch.randint(self.n_rows, (self.batch,), generator=rows, device=self.device)
+            arrays = take_rows(arrays, index)
+        for own, generator in zip(self.noise, others, strict=True):
+            own.normal_(generator=generator)
+        losses = self.negative_elbo(self.guide.named(self.flat), self.noise.flatten(0, 1), arrays, self.scale)
+        losses = losses.reshape(len(self.seeds), -1).mean(dim=1)
+        gradients = torch.autograd.grad(losses.sum(), self.leaves)
+        held = self.robust([own.reshape(len(self.seeds), -1) for own in gradients])
+        if self.gains is None:
+            self.adam(held, self.rate)
+        else:
+            for own, gradient in zip(self.params, held, strict=True):
+                own.grad = gradient
+            self.gains.step()
+        torch._foreach_add_(self.total, self.params)
+        self.losses.index_copy_(0, self.at, losses.detach()[None])
+        self.at += 1
 
     def train(self, progress: Progress) -> None:
-        """Optimise until the ELBO has settled or the steps are spent."""
-        settings = self.settings
-        batch = min(settings.batch_size, self.n_rows)
-        params = [*self.params.values(), *self.flows.parameters()]
-        gains, draws = with_gains(settings), draws_a_step(settings)
-        # The step of a gradient is proportional to it, and it to the cells; those of Adam are not.
-        rate = step_size(settings) / (self.cells if gains else 1.0)
-        optimiser: torch.optim.Optimizer = (
-            Gains(params, rate, momentum=MOMENTUM) if gains else torch.optim.Adam(params, lr=rate)
-        )
-        held = Robust(params)
-        losses, mean, steps = torch.zeros(CHUNK, device=self.device), [own.detach().clone() for own in params], 0
+        """Optimise until the ELBOs have settled or the steps are spent."""
+        settings, settling = self.settings, self.settling
+        mean = [own.clone() for own in self.params]
+        advance = self.step if self.gains else repeated(self.step, self.generators, self.device)
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for _ in range(chunks(settings.max_steps)):
-                scale = self.settling.likelihood * self.n_rows / batch
-                optimiser.param_groups[0]["lr"] = rate * self.settling.factor[0]
-                for step in range(CHUNK):
-                    rows = self.arrays
-                    if batch < self.n_rows:
-                        rows = take_rows(rows, torch.randint(self.n_rows, (batch,), device=self.device))
-                    optimiser.zero_grad()
-                    loss = torch.stack([self.negative_elbo(rows, scale) for _ in range(draws)]).mean()
-                    loss.backward()
-                    held()
-                    optimiser.step()
-                    losses[step] = loss.detach()
-                    if self.settling.last[0]:
-                        steps += 1
-                        torch._foreach_lerp_(mean, [own.detach() for own in params], 1.0 / steps)
-                self.settling.look(losses.cpu().numpy()[None])
+                self.scale.fill_(settling.likelihood * self.n_rows / self.batch)
+                self.rate.copy_(torch.as_tensor(self.first_rate * settling.factor))
+                if self.gains is not None:
+                    self.gains.param_groups[0]["lr"] = self.first_rate * settling.factor[0]
+                self.at.zero_()
+                torch._foreach_zero_(self.total)
+                for _ in range(CHUNK):
+                    advance()
+                # The mean over the chunks of the last stage.
+                weight = torch.as_tensor(1.0 / np.maximum(settling.last, 1) * (settling.last > 0), device=self.device)
+                for own, total in zip(mean, self.total, strict=True):
+                    own.lerp_(total / CHUNK, weight.float()[:, None])
+                losses = self.losses.cpu().numpy().T
+                settling.look(losses)
                 tick(CHUNK, loss=float(losses.mean()))
-                if self.settling.settled.all():
+                if settling.settled.all():
                     break
-        with torch.no_grad():
-            if steps:
-                torch._foreach_copy_(params, mean)
-            particles = 1 if isinstance(settings, MAP) else EVALUATION_DRAWS
-            elbo = float(np.mean([-float(self.negative_elbo(self.arrays)) for _ in range(particles)]))
-            self.elbo = -np.inf if self.settling.failed[0] or not np.isfinite(elbo) else elbo
+        # Where steps were spent before the last stage there is no mean.
+        there = torch.as_tensor(settling.stage >= len(STAGES) - 1, device=self.device)
+        for own, value in zip(self.params, mean, strict=True):
+            own.copy_(torch.where(there[:, None], value, own))
+        self.elbo = np.array([self._elbo(run) for run in range(len(self.seeds))])
 
     @torch.no_grad()
-    def draw(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Guide draws of the sites, and log p − log q of each."""
-        q = self.posterior()
-        sites, ratio = [], []
-        for _ in range(self.settings.draws):
-            # Scored at once, while a flow remembers how it made the draw: to invert it is slow.
-            free = q.sample()
-            log_q = q.log_prob(free)
-            z = torch.cat([self.params["point"], free])
+    def _elbo(self, run: int) -> float:
+        """Final ELBO; −∞ if it is not finite or the run failed."""
+        n = 1 if isinstance(self.settings, MAP) else EVALUATION_DRAWS
+        params, arrays = self.guide.named(self.flat[run]), self.of(run)
+        elbo = -float(torch.cat([self.negative_elbo(params, own, arrays) for own in self._noise(run, n)]).mean())
+        return -np.inf if self.settling.failed[run] or not np.isfinite(elbo) else elbo
+
+    def _noise(self, run: int, n: int) -> list[torch.Tensor]:
+        """Noise of n draws, as many together as are computed at once."""
+        noise = torch.randn(n, self.guide.n_noise, generator=self.generators[1 + run], device=self.device)
+        return list(noise.split(max(1, AT_ONCE // self.n_rows)))
+
+    @torch.no_grad()
+    def draw(self, run: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Guide draws of a run's sites, and log p − log q of each."""
+        params, arrays, sites, ratio = self.guide.named(self.flat[run]), self.of(run), [], []
+        for noise in self._noise(run, self.settings.draws):
+            free, log_q = self.guide.draw(params, noise)
+            z = self._whole(params, free)
             sites.append(self.latent.constrain(z))
-            ratio.append(float(self.latent.log_density(z, self.arrays) - log_q))
-        return {name: torch.stack([own[name] for own in sites]).cpu().numpy() for name in sites[0]}, np.array(ratio)
+            ratio.append(self.latent.log_density(z, arrays) - log_q)
+        joined = {name: torch.cat([own[name] for own in sites]).cpu().numpy() for name in sites[0]}
+        return joined, torch.cat(ratio).cpu().numpy().astype(float)
 
 
-def _best(runs: list[PyroSVI], seconds: float) -> Draws:
-    elbo = np.array([own.elbo for own in runs])
-    best = runs[int(np.argmax(elbo))]
-    trace = np.full((len(runs), max(len(own.settling.trace) for own in runs)), np.nan)
-    for own, row in zip(runs, trace, strict=True):
-        row[: len(own.settling.trace)] = np.concatenate(own.settling.trace)
-    sites, ratio = best.draw()
+def _best(runs: Sequence[tuple[PyroSVI, int]], seconds: float) -> Draws:
+    """The draws of the best restart."""
+    elbo = np.array([svi.elbo[run] for svi, run in runs])
+    svi, run = runs[int(np.argmax(elbo))]
+    traces = [np.array([chunk[own] for chunk in each.settling.trace]) for each, own in runs]
+    trace = np.full((len(runs), max(map(len, traces))), np.nan)
+    for own, row in zip(traces, trace, strict=True):
+        row[: len(own)] = own
+    sites, ratio = svi.draw(run)
     return Draws(
         sites={name: value[None] for name, value in sites.items()},
         trace=trace,
         elbo=elbo,
-        guide=best.guide,
-        log_ratio=ratio if isinstance(best.settings, SVI) else None,
-        settled=bool(best.settling.settled.all()),
+        guide=svi.parameters(run),
+        log_ratio=ratio if isinstance(svi.settings, SVI) else None,
+        settled=bool(svi.settling.settled[run]),
         seconds=seconds,
     )

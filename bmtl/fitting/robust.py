@@ -8,6 +8,7 @@ is not finite is left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,23 +58,31 @@ def robust() -> optax.GradientTransformation:
 
 
 class Robust:
-    """The same for the gradients of torch parameters, in place."""
+    """The same for gradients in torch, of several runs at once.
+
+    Parameters
+    ----------
+    params : list of Tensor
+        What the gradients are of, each of shape ``(runs, …)``.
+    """
 
     def __init__(self, params: list[torch.Tensor]) -> None:
-        self._params = params
         self._square = [torch.zeros_like(own) for own in params]
-        self._count = torch.zeros([], device=params[0].device)
+        self._count = params[0].new_zeros(len(params[0]))
 
     @torch.no_grad()
-    def __call__(self) -> None:
-        """Hold the gradients."""
-        gradients = [own.grad for own in self._params if own.grad is not None]
-        squares = [square for own, square in zip(self._params, self._square, strict=True) if own.grad is not None]
-        finite = torch.stack([torch.isfinite(own).all() for own in gradients]).all()
+    def __call__(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The gradients, held."""
+        finite = torch.stack([own.flatten(1).sum(1) for own in gradients]).isfinite().all(0)
         self._count += finite
-        decay = torch.clamp(1.0 - 1.0 / self._count.clamp(min=1.0), max=DECAY)
-        early = self._count <= FIRST
-        for own, square in zip(gradients, squares, strict=True):
-            limit = torch.where(early, torch.inf, LIMIT * square.sqrt())
-            own.copy_(torch.where(finite, own.clamp(-limit, limit), torch.zeros_like(own)))
-            square.copy_(torch.where(finite, decay * square + (1.0 - decay) * own**2, square))
+        seen = self._count.clamp(min=1.0)
+        weight = torch.clamp(1.0 / seen, min=1.0 - DECAY) * finite
+        early = torch.where(self._count <= FIRST, torch.inf, 0.0)
+        out = []
+        for own, square in zip(gradients, self._square, strict=True):
+            shape = -1, *[1] * (own.ndim - 1)
+            limit = torch.add(early.reshape(shape), square.sqrt(), alpha=LIMIT)
+            held = torch.where(finite.reshape(shape), torch.clamp(own, -limit, limit), 0.0)
+            square.lerp_(held * held, weight.reshape(shape))
+            out.append(held)
+        return out

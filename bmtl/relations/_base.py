@@ -85,7 +85,7 @@ def free_intercept(e: Any, design: Design) -> Any:
 
 def free_scale(e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> tuple[Any, Any]:
     """Prior mean and scale of intercepts and coefficients, ``P × (k + 1)``, with free intercepts and amplitudes."""
-    a = free_amplitude(e, design, amplitude)[..., plan.task_of, None]
+    a = e.take(free_amplitude(e, design, amplitude), plan.task_of, -1)[..., None]
     first = np.arange(k + 1) == 0
     sign = np.where(first, 0.0, plan.sign[:, None])
     loc = design.intercept_loc[:, None] * first

@@ -145,7 +145,7 @@ class Clustered:
         quadratic = (squares - (1.0 - within) / total * of_sum) / within
         # Of the empty set the determinant is t/s = 1.
         each = -0.5 * (k * (size * float(np.log(2 * np.pi)) + log_det) + quadratic)
-        return e.asarray(known.log_prior) + xp.sum(each[..., known.clusters], axis=-1)
+        return e.asarray(known.log_prior) + xp.sum(e.take(each, known.clusters, -1), axis=-1)
 
     def _partitions(self, heads: int) -> Partitions:
         return partitions(heads, min(self.clusters or heads, heads), self.concentration)

@@ -43,7 +43,7 @@ class Correlated:
         )
 
     def gaussian(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Gaussian:
-        tril = self._tril(e, plan)[..., plan.head_of, :][..., plan.head_of]
+        tril = e.take(e.take(self._tril(e, plan), plan.head_of, -2), plan.head_of, -1)
         loc, scale = free_scale(e, plan, design, k, amplitude)
         n, q = len(plan.head_of), k + 1
         # Coefficients of one feature are correlated over the tasks; intercepts, which come first, are not.

@@ -45,7 +45,7 @@ class Exchangeable:
         centre, size = _family_scale(e, plan, design)
         return Heads(
             w=beta[..., 1:],
-            intercept=centre + size * beta[..., plan.head_of, 0],
+            intercept=centre + size * e.take(beta[..., 0], plan.head_of, -1),
             amplitude=e.asarray(design.amplitude_scale),
         )
 
@@ -54,8 +54,8 @@ class Exchangeable:
         centre, size = _family_scale(e, plan, design)
         first = np.arange(k + 1) == 0
         scale = size[:, None] * e.asarray(np.where(first, 1.0, plan.sign[:, None]))
-        loc = scale * mean[..., plan.head_of, :] + centre[:, None] * e.asarray(first)
-        return Gaussian(loc, scale[..., None] * factor[..., plan.head_of, :, :])
+        loc = scale * e.take(mean, plan.head_of, -2) + centre[:, None] * e.asarray(first)
+        return Gaussian(loc, scale[..., None] * e.take(factor, plan.head_of, -3))
 
     def sites(self, plan: Plan, design: Design, z: Any) -> dict[str, Any]:
         return {"head": z[..., np.argsort(plan.head_of), :]}
@@ -72,7 +72,7 @@ class Exchangeable:
         prior = e.dist.LKJCholesky(q, e.asarray(self.concentration))
         tril = e.sample("head_correlation", prior.expand([trunks]).to_event(1))
         factor = scale[..., None] * tril
-        return mean[..., plan.trunk_of_head, :], factor[..., plan.trunk_of_head, :, :]
+        return e.take(mean, plan.trunk_of_head, -2), e.take(factor, plan.trunk_of_head, -3)
 
 
 def _family_scale(e: Any, plan: Plan, design: Design) -> tuple[Any, Any]:
@@ -81,6 +81,7 @@ def _family_scale(e: Any, plan: Plan, design: Design) -> tuple[Any, Any]:
     for members in design.groups.values():
         own = np.flatnonzero(np.isin(plan.task_of, members)).reshape(len(members), -1)
         places.append(own.ravel())
-        means.append(e.asarray(design.intercept_loc[own].mean(axis=0))[np.arange(own.size) % own.shape[1]])
-    centre = e.xp.concat(means)[np.argsort(np.concatenate(places))]
+        mean = e.asarray(design.intercept_loc[own].mean(axis=0))
+        means.append(e.take(mean, np.arange(own.size) % own.shape[1], -1))
+    centre = e.take(e.xp.concat(means), np.argsort(np.concatenate(places)), -1)
     return centre, e.asarray(design.amplitude_scale[plan.task_of])

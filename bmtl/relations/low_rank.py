@@ -43,7 +43,7 @@ class LowRank:
         scale = e.xp.exp(0.5 * stick_breaking(e, rank, concentration=1.0))
         basis = e.sample("head_basis", e.dist.Normal(zero, one).expand([plan.n_trunks, rank, k]).to_event(3))
         own = e.sample("head_loading", e.dist.Normal(zero, one).expand([plan.n_heads, rank]).to_event(2))
-        w = e.xp.matmul((own * scale[..., None, :])[..., None, :], basis[..., plan.trunk_of_head, :, :])[..., 0, :]
+        w = e.xp.matmul((own * scale[..., None, :])[..., None, :], e.take(basis, plan.trunk_of_head, -3))[..., 0, :]
         return Heads(w, amplitude=free_amplitude(e, design, amplitude), intercept=free_intercept(e, design))
 
 

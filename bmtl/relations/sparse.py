@@ -55,7 +55,7 @@ class Sparse:
         )
 
     def gaussian(self, e: Any, plan: Plan, design: Design, k: int, amplitude: Scale) -> Gaussian:
-        own = k**0.5 * self._scale(e, plan, design, k)[..., plan.head_of, :]
+        own = k**0.5 * e.take(self._scale(e, plan, design, k), plan.head_of, -2)
         loc, scale = free_scale(e, plan, design, k, amplitude)
         one = e.asarray(np.ones((len(plan.head_of), 1)))
         own = e.xp.concat([e.xp.broadcast_to(one, (*own.shape[:-1], 1)), own], axis=-1)
@@ -83,7 +83,7 @@ class Sparse:
                 ("head_global", (1, 1), expected / (k - expected) / design.n_rows**0.5),
             ]
         )
-        scale = tau * e.xp.sqrt(row[..., plan.trunk_of_head, :] ** 2 + cell**2)
+        scale = tau * e.xp.sqrt(e.take(row, plan.trunk_of_head, -2) ** 2 + cell**2)
         # The slab: with fewer than one feature expected the function is still of unit scale, not larger.
         return scale / e.xp.sqrt(1.0 + max(expected, 1.0) * scale**2)
 

@@ -66,6 +66,7 @@ def layers(e: Any, start: str, x: Any, copies: int, widths: tuple[int, ...], act
         w = weights(e, f"{start}w{layer}", copies, x.shape[-1], width)
         zero, one = e.asarray(0.0), e.asarray(1.0)
         b = e.sample(f"{start}b{layer}", e.dist.Normal(zero, one).expand([copies, 1, width]).to_event(3))
-        x = x @ w + b
+        x = x @ w
+        x += b  # in place on torch
         x = e.xp.tanh(x) if activation == "tanh" else e.xp.clip(x, 0.0, None)
     return x

@@ -18,7 +18,6 @@ import torch
 import bmtl
 from bmtl.data import Data, Design, arrays
 from bmtl.engine.numpyro import NumPyroEngine
-from bmtl.engine.pyro import PyroEngine
 from bmtl.fitting import MAP, SVI, numpyro_latent, numpyro_svi, pyro_latent, pyro_svi
 from bmtl.fitting.settings import is_point
 from bmtl.models import Merged, SharedTrunk
@@ -88,7 +87,7 @@ def test_flat_log_density_on_both_engines(model, trunk, five) -> None:
         model.program(engine, Data(design, held, scale))
 
     with torch.random.fork_rng():
-        ours = pyro_latent.Latent(partial(program, PyroEngine()), tensors, partial(is_point, settings))
+        ours = pyro_latent.Latent(program, "cpu", tensors, partial(is_point, settings))
     theirs = numpyro_latent.Latent(partial(program, NumPyroEngine()), values, partial(is_point, settings))
     assert (ours.size, ours.n_point) == (theirs.size, theirs.n_point)
     trunk_size = sum(v.size for n, v in theirs.constrain(np.zeros(theirs.size)).items() if n.startswith("trunk_"))
@@ -108,13 +107,13 @@ def test_flat_log_density_on_both_engines(model, trunk, five) -> None:
 def test_guides_have_the_same_entropy_and_density_on_both_engines(guide, pair) -> None:
     settings = SVI(guide=guide)
     design = Design.of(pair)
-    svi, held = numpyro_svi_of(MODEL, pair, settings)
-    tensors = {name: torch.as_tensor(np.array(value)) for name, value in held.items()}
-    with torch.random.fork_rng(), torch.no_grad():
-        other = pyro_svi.PyroSVI(MODEL, design, settings, tensors, PyroEngine())
-    params = {name: value.detach().numpy() for name, value in other.params.items()}
+    svi, _ = numpyro_svi_of(MODEL, pair, settings)
+    with torch.random.fork_rng():
+        other = pyro_svi.PyroSVI(MODEL, design, settings, arrays(pair, design))
+    tensors = other.guide.named(other.flat[0].detach())
+    params = {name: value.numpy() for name, value in tensors.items()}
     ours = svi.posterior(params)
-    theirs = other.posterior()
+    theirs = other.guide.posterior(tensors)
     z = params["loc"] + np.float32(0.03)
     with torch.no_grad():
         entropy, density = float(theirs.entropy()), float(theirs.log_prob(torch.tensor(z)))

@@ -9,7 +9,6 @@ import torch
 
 import bmtl
 from bmtl.data import Design, arrays
-from bmtl.engine.pyro import PyroEngine
 from bmtl.fitting import numpyro_svi, pyro_svi
 from bmtl.fitting.numpyro_flow import draw_from
 from bmtl.fitting.settings import SVI
@@ -45,10 +44,10 @@ def test_density_is_that_of_the_inverse(pair) -> None:
         assert float(q.log_prob(drawn)) == pytest.approx(float(density), rel=1e-4)
 
     design = Design.of(pair)
-    tensors = {name: torch.as_tensor(value) for name, value in arrays(pair, design).items()}
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        other = pyro_svi.PyroSVI(SharedTrunk(Identity()), design, SETTINGS, tensors, PyroEngine()).posterior()
+        found = pyro_svi.PyroSVI(SharedTrunk(Identity()), design, SETTINGS, arrays(pair, design))
+        other = found.guide.posterior(found.guide.named(found.flat[0]))
         drawn = other.sample()
         density = float(other.log_prob(drawn))
         # A copy is not the draw that the transforms remember.

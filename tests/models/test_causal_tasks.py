@@ -17,7 +17,6 @@ from bmtl import replay
 from bmtl.causal import dag_posterior, effects
 from bmtl.causal.fitted import FittedDraws, predicted
 from bmtl.data import Data, Design
-from bmtl.engine.pyro import PyroEngine
 from bmtl.engine.replay import Replay
 from bmtl.fitting import numpyro_latent, pyro_latent
 from bmtl.model import explained, specification
@@ -106,9 +105,9 @@ def test_gradients_are_finite_where_a_fit_starts(marked) -> None:
     tensors = {name: torch.as_tensor(value) for name, value in values.items()}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        engine = PyroEngine()
         own = pyro_latent.Latent(
-            lambda held, scale=1.0: model.program(engine, Data(design, held, scale)), tensors, lambda name: False
+            lambda engine, held, scale=1.0: model.program(engine, Data(design, held, scale)), "cpu", tensors,
+            lambda name: False,
         )
         z = own.start().requires_grad_()
         (slope,) = torch.autograd.grad(own.log_density(z, tensors), z)

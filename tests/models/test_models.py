@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -13,7 +15,6 @@ import bmtl
 from bmtl.arrangement import Arrangement
 from bmtl.data import Data, Design, arrays
 from bmtl.engine.numpyro import NumPyroEngine
-from bmtl.engine.pyro import PyroEngine
 from bmtl.engine.replay import Replay
 from bmtl.fitting import numpyro_latent, pyro_latent
 from bmtl.fitting.settling import EVALUATION_DRAWS
@@ -78,11 +79,11 @@ def assert_finite_starts(model, tasks) -> None:
     design = Design.of(tasks)
     values = arrays(tasks, design)
 
-    def on(engine):
-        return lambda held, scale=1.0: model.program(engine, Data(design, held, scale))
+    def program(engine, held, scale=1.0):
+        model.program(engine, Data(design, held, scale))
 
     held = {name: jax.numpy.asarray(value) for name, value in values.items()}
-    latent = numpyro_latent.Latent(on(NumPyroEngine()), held, lambda name: False)
+    latent = numpyro_latent.Latent(partial(program, NumPyroEngine()), held, lambda name: False)
     gradient = jax.jit(jax.value_and_grad(lambda z: latent.log_density(z, held)))
     for seed in range(10):
         value, slope = gradient(latent.start(jax.random.PRNGKey(seed), held))
@@ -92,7 +93,7 @@ def assert_finite_starts(model, tasks) -> None:
     with torch.random.fork_rng():
         for seed in range(10):
             torch.manual_seed(seed)
-            latent_ = pyro_latent.Latent(on(PyroEngine()), tensors, lambda name: False)
+            latent_ = pyro_latent.Latent(program, "cpu", tensors, lambda name: False)
             z = latent_.start().requires_grad_()
             value = latent_.log_density(z, tensors)
             (slope,) = torch.autograd.grad(value, z)

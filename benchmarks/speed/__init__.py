@@ -1,0 +1,1 @@
+"""How fast fits are, beside what a user would pick instead."""

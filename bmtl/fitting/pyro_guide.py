@@ -8,6 +8,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.nn import AutoRegressiveNN
 
 from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI
 from bmtl.fitting.settling import INIT_SCALE
@@ -50,7 +51,8 @@ class Guide:
         self.sizes = [prod(shape) for shape in self.shapes.values()]
         self.n_noise = 0 if self.kind == "point" else n + rank * (self.kind == "low_rank")
         self.flows = torch.nn.ModuleList(
-            dist.transforms.affine_autoregressive(n, hidden_dims=[max(n, HIDDEN)])
+            # In a random order two flows may bend the same coordinates by the same others.
+            dist.transforms.AffineAutoregressive(AutoRegressiveNN(n, [max(n, HIDDEN)], permutation=torch.arange(n)))
             for _ in range(FLOWS * (self.kind == "flow"))
         ).to(device)
 

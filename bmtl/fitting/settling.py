@@ -100,7 +100,9 @@ class Settling:
         self.trace.append(loss)
         if len(self.trace) < len(self.warmup) + 2 * WINDOW:
             return
-        gain = np.mean(self.trace[-2 * WINDOW : -WINDOW], axis=0) - np.mean(self.trace[-WINDOW:], axis=0)
+        # Losses of runs that fail can be infinite.
+        with np.errstate(invalid="ignore"):
+            gain = np.mean(self.trace[-2 * WINDOW : -WINDOW], axis=0) - np.mean(self.trace[-WINDOW:], axis=0)
         long = len(self.trace) - self.since >= 2 * WINDOW
         due = self.stage < sum(len(self.trace) >= mark for mark in self.due)
         over = (due | long & ~(gain > WINDOW * self.tolerance)) & ~self.settled

@@ -54,6 +54,7 @@ def test_advice(backwards: Executor, two, advice) -> None:
     same_advice(bmtl.advise(SharedTrunk(MLP((3,))), two, executor=backwards, **QUICK), advice)
 
 
+@pytest.mark.slow  # every run is compiled
 def test_a_fit_of_several_runs(backwards: Executor, two) -> None:
     settings: dict[str, Any] = {"method": "nuts", "chains": 1, "warmup": 40, "draws": 40}
     model = CausalTasks(Identity())
@@ -73,7 +74,7 @@ def test_diagnostics(backwards: Executor, two) -> None:
         np.testing.assert_array_equal(own, gaps[1].measures["shared"][name])
 
 
-@pytest.mark.parametrize("method", ["nuts", "svi"])
+@pytest.mark.parametrize("method", [pytest.param("nuts", marks=pytest.mark.slow), "svi"])
 def test_calibration(method: str, backwards: Executor, two, monkeypatch) -> None:
     monkeypatch.setattr("bmtl.diagnostics.sbc.TOGETHER", 3)
     options: dict[str, Any] = {"warmup": 20, "draws": 20} if method == "nuts" else {"max_steps": 500, "draws": 20}

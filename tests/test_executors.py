@@ -115,9 +115,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:ResourceWarning", "ignore:Sending large graph:UserWarning")
-def test_a_cluster_that_loses_a_worker(cluster: Any, two, advice) -> None:
-    same_advice(bmtl.advise(SharedTrunk(MLP((3,))), two, executor=cluster.get_executor(), **QUICK), advice)
-
+def test_a_cluster_that_loses_a_worker(cluster: Any, two) -> None:
     killed: list[int] = []
 
     def kill() -> None:
@@ -131,7 +129,7 @@ def test_a_cluster_that_loses_a_worker(cluster: Any, two, advice) -> None:
 
     thread = threading.Thread(target=kill)
     thread.start()
-    again = bmtl.advise(SharedTrunk(MLP((3,))), two, executor=cluster.get_executor(), **QUICK)
+    found = bmtl.advise(SharedTrunk(Identity()), two, executor=cluster.get_executor(), **QUICK)
     thread.join()
     assert killed
-    same_advice(again, advice)
+    same_advice(found, bmtl.advise(SharedTrunk(Identity()), two, **QUICK))

@@ -6,7 +6,7 @@ the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -189,8 +189,13 @@ def log_predictive(
     list of ndarray, one a task, shape (cells at these rows,)
         Nats, in the user's units.
     """
-    found = log_likelihood(model, tasks, sites, rows, fitted)
-    return [logsumexp(own, axis=0) - np.log(len(own)) for own in found]
+    total = len(next(iter(sites.values())))
+    out: dict[int, np.ndarray] = {}
+    # A slice of the draws at a time: of many cells all draws would not fit into memory.
+    for _, t, own in _slices(model, tasks, sites, _log_prob, rows=rows, fitted=fitted):
+        level = logsumexp(own.astype(float), axis=0)
+        out[t] = np.logaddexp(out[t], level) if t in out else level
+    return [out[t] - np.log(total * unit) for t, unit in enumerate(tasks.y_scale)]
 
 
 def replicate(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], seed: int) -> list[np.ndarray]:
@@ -203,6 +208,18 @@ def fisher_information(model: Model, tasks: Tasks, sites: Mapping[str, np.ndarra
     """Expected Fisher information of each cell's outcome about its linear predictor, ``draws × cells`` a task."""
     found = _per_task(model, tasks, sites, _fisher)
     return [value / unit**2 for value, unit in zip(found, tasks.y_scale, strict=True)]
+
+
+def mean_information(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], groups: Sequence[Sequence[np.ndarray]]
+) -> list[list[np.ndarray]]:
+    """Means of `fisher_information` over groups of each task's cells (masks of at least one), ``draws`` each."""
+    total = len(next(iter(sites.values())))
+    out = [[np.empty(total) for _ in own] for own in groups]
+    for part, t, value in _slices(model, tasks, sites, _fisher):
+        for mean, cells in zip(out[t], groups[t], strict=True):
+            mean[part] = value[:, cells].mean(axis=1, dtype=float) / tasks.y_scale[t] ** 2
+    return out
 
 
 def linear_predictor(
@@ -256,6 +273,17 @@ def _in_units(tasks: Tasks, t: int, value: np.ndarray) -> np.ndarray:
 
 
 def _per_task(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], *arguments: Any, **more: Any
+) -> list[np.ndarray]:
+    """What a reader gives at each task's cells, ``draws × cells × …``; arguments as `_slices`."""
+    total = len(next(iter(sites.values())))
+    out: dict[int, np.ndarray] = {}
+    for part, t, own in _slices(model, tasks, sites, *arguments, **more):
+        out.setdefault(t, np.empty((total, *own.shape[1:]), dtype=np.float32))[part] = own
+    return [out[t] for t in range(tasks.n_tasks)]
+
+
+def _slices(
     model: Model,
     tasks: Tasks,
     sites: Mapping[str, np.ndarray],
@@ -263,18 +291,20 @@ def _per_task(
     seed: int = 0,
     rows: np.ndarray | None = None,
     fitted: Tasks | None = None,
-) -> list[np.ndarray]:
-    """What the reader gives at each task's cells that the model explains (at some rows), ``draws × cells × …``."""
+) -> Iterator[tuple[slice, int, np.ndarray]]:
+    """What the reader gives at each task's cells that the model explains (at some rows), a slice of draws at a time.
+
+    Yields
+    ------
+    slice, int, ndarray
+        Which draws, which task, and ``draws × cells × …``.
+    """
     design = design_of(tasks) if fitted is None else replace(design_of(fitted), n_rows=tasks.n_rows)
-    total = len(next(iter(sites.values())))
     values = arrays(tasks, design)
     at = list(explained(model, tasks).rows)
     if rows is not None:
         values = take_rows(values, rows)
         at = [np.searchsorted(rows, own[np.isin(own, rows)]) for own in at]
-    out: dict[int, np.ndarray] = {}
     for part, block, value in read(model, design, values, sites, reader, seed):
         for j, t in enumerate(block.tasks):
-            own = (value[:, j] if design.layout == "wide" else value)[:, at[t]]
-            out.setdefault(t, np.empty((total, *own.shape[1:]), dtype=np.float32))[part] = own
-    return [out[t] for t in range(tasks.n_tasks)]
+            yield part, int(t), (value[:, j] if design.layout == "wide" else value)[:, at[t]]

@@ -17,7 +17,7 @@ from bmtl._outcomes import new_exposures
 from bmtl.arrangement import Arrangement
 from bmtl.causal_fit import CausalFit
 from bmtl.diagnostics.convergence import checks, problems
-from bmtl.diagnostics.loo import TaskLOO, psis_loo
+from bmtl.diagnostics.loo import LARGE, SAMPLE, TaskLOO, from_sample, psis_loo
 from bmtl.errors import FitError
 from bmtl.fitting.settings import point_trunk
 from bmtl.model import Model, explained
@@ -73,9 +73,9 @@ class Fit(CausalFit):
         """Everything as an ArviZ tree.
 
         Groups: ``posterior`` (``noise`` in the user's units, and the latent sites on the modelled scale),
-        ``log_likelihood``, ``posterior_predictive`` (of large data: fewer draws, evenly spread) and ``observed_data``
-        (one variable a task, its cells along ``obs_<task>``), ``constant_data`` (inputs), ``sample_stats`` (of NUTS;
-        for SVI the log ratio of posterior and guide) and, for SVI and MAP, ``optimisation``.
+        ``log_likelihood`` (but of very large data), ``posterior_predictive`` (of large data: fewer draws, evenly
+        spread) and ``observed_data`` (one variable a task, its cells along ``obs_<task>``), ``constant_data`` (inputs),
+        ``sample_stats`` (of NUTS; for SVI the log ratio of posterior and guide) and, for SVI and MAP, ``optimisation``.
         """
         return trees.build(self)
 
@@ -132,6 +132,9 @@ class Fit(CausalFit):
     def loo(self) -> dict[str, TaskLOO]:
         """Leave-one-cell-out predictive densities, cell by cell.
 
+        If a task has more than `bmtl.diagnostics.loo.LARGE` cells, a random `SAMPLE` of them are left out one by one,
+        and the others are corrected by what that costs on average (but where outcomes act on each other).
+
         Raises
         ------
         FitError
@@ -139,9 +142,29 @@ class Fit(CausalFit):
         """
         if self.method == "map":
             raise FitError("a MAP fit has no posterior draws to compute LOO from: fit with method='svi' or 'nuts'")
+        if max(self.tasks.n_cells) > LARGE and not self.causal:
+            return self._sampled_loo()
         return {
             name: psis_loo(own, self.draws) for name, own in zip(self.tasks.names, self.log_likelihood, strict=True)
         }
+
+    def _sampled_loo(self) -> dict[str, TaskLOO]:
+        """`loo` that never holds all draws of all cells."""
+        rng = np.random.default_rng([self.seed, 3])
+        # In ascending order, as the cells of tasks are.
+        picks = [
+            np.sort(rng.choice(n, SAMPLE, replace=False)) if n > LARGE else np.arange(n) for n in self.tasks.n_cells
+        ]
+        masks = [np.isin(np.arange(n), own) for n, own in zip(self.tasks.n_cells, picks, strict=True)]
+        some = self.tasks.keep_cells(masks)
+        rows = np.unique(np.concatenate(some.rows))
+        each = replay.log_likelihood(self.model, some, self.flat, rows, self.tasks)
+        every = replay.log_predictive(self.model, self.tasks, self.flat)
+        out = {}
+        for name, own, pick, all_in in zip(self.tasks.names, each, picks, every, strict=True):
+            found = psis_loo(own.reshape(*self.draws.shape, -1), self.draws)
+            out[name] = from_sample(all_in, pick, found) if len(pick) < len(all_in) else found
+        return out
 
     def elpd(self) -> pd.DataFrame:
         """Expected log predictive density of a left-out cell, summed over each task's cells.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from bmtl import noise, relations, trunks
+from bmtl._files import replacing
 from bmtl.arrangement import Arrangement
 from bmtl.causal.edge_prior import EdgePrior
 from bmtl.diagnostics.convergence import COLUMNS
@@ -49,18 +48,8 @@ def save(fit: Fit, path: str | Path) -> None:
         tree[name] = node
     if fit.draws.checked is not None:
         tree["saved_checks"] = xr.DataTree(xr.Dataset.from_dataframe(fit.draws.checked))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    # mkstemp makes private files; a result should be as readable as any file its owner writes.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(temporary, 0o666 & ~mask)
-    try:
+    with replacing(path) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def load(path: str | Path, net: Any = None, program: Any = None) -> Fit:

@@ -40,15 +40,18 @@ def weights(fit: Fit, prob: float) -> pd.DataFrame:
     """See `bmtl.Fit.weights`."""
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     tasks, nothing = fit.tasks, np.array([np.nan])
-    fisher = replay.fisher_information(fit.model, tasks, fit.flat)
+    cells = [_cells(fit, t) for t in range(tasks.n_tasks)]
+    there = [{level: own for level, own in each.items() if own.any()} for each in cells]
+    fisher = replay.mean_information(fit.model, tasks, fit.flat, [list(own.values()) for own in there])
+    means = [dict(zip(own, found, strict=True)) for own, found in zip(there, fisher, strict=True)]
     rows = []
     for t, (name, family) in enumerate(zip(tasks.names, tasks.families, strict=True)):
         known = name in fit.noise and family.noise_dims == 0
-        for level, cells in _cells(fit, t).items():
+        for level in cells[t]:
             own = fit.noise[name] if known else nothing
             if known and level is not None:
                 own = own[:, :, tasks.noise_levels.index(level)]
-            weight = fisher[t][:, cells].mean(axis=1) if cells.any() else nothing
+            weight = means[t].get(level, nothing)
             spread = [(value.mean(), *np.quantile(value, tails)) for value in (own, weight)]
             rows.append((name, level, family.name, *spread[0], *spread[1]))
     ends = ("", "_low", "_high")

@@ -31,6 +31,9 @@ RESERVED_END = ("_task", "_gap")
 PREDICTIVE_CELLS = 5_000_000
 """Replicated outcomes kept, over all draws: enough for any predictive check, and they are slow to draw."""
 
+LIKELIHOOD_CELLS = 500_000_000
+"""Log-likelihoods kept, over all draws: 2 GB. Of more cells the tree has none, and LOO reads a sample of them."""
+
 
 def variables(names: Sequence[str]) -> list[str]:
     """Names of the tasks' variables: the tasks' own, distinct and safe where netCDF or ArviZ would misread them."""
@@ -95,11 +98,12 @@ def build(fit: Fit) -> xr.DataTree:
     coords["row"] = np.arange(tasks.n_rows)
     groups: dict[str, dict[str, Any]] = {
         "posterior": posterior,
-        "log_likelihood": dict(zip(labels, fit.log_likelihood, strict=True)),
         "posterior_predictive": dict(zip(labels, replicated, strict=True)),
         "observed_data": dict(zip(labels, fit.explained.y, strict=True)),
         "constant_data": {"inputs": tasks.X, **draws.constants},
     }
+    if chains * n_draws * int(np.sum(fit.explained.n_cells)) <= LIKELIHOOD_CELLS:
+        groups["log_likelihood"] = dict(zip(labels, fit.log_likelihood, strict=True))
     if draws.stats:
         groups["sample_stats"] = dict(draws.stats)
     tree = from_dict(groups, dims=dims, coords=coords, attrs={"/": attributes(fit)})

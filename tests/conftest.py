@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
+import threading
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +209,39 @@ def made(programs: SimpleNamespace) -> Callable[..., Any]:
         return Fit(model, tasks, settings, "numpyro", "cpu", seed, draws)
 
     return make
+
+
+@pytest.fixture
+def backwards() -> Executor:
+    """An executor whose last call is done first, on copies of what it is given, as another process would do it."""
+
+    class Backwards(Executor):
+        def __init__(self) -> None:
+            self._due: list[tuple[Future[Any], bytes]] = []
+
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            self._due.append((future, pickle.dumps((function, args, kwargs))))
+            if len(self._due) == 1:
+                threading.Thread(target=self._work).start()
+            return future
+
+        def _work(self) -> None:
+            # All calls of one piece of work are submitted at once.
+            count = 0
+            while count < len(self._due):
+                count = len(self._due)
+                time.sleep(0.1)
+            while self._due:
+                future, work = self._due.pop()
+                function, args, kwargs = pickle.loads(work)
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except Exception as error:
+                    future.set_exception(error)
+                time.sleep(0.01)
+
+    return Backwards()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

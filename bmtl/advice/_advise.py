@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import fields, replace
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +26,10 @@ from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
 from bmtl.arrangement import Arrangement
 from bmtl.errors import TaskError
+from bmtl.fitting.checkpoint import Checkpoint
 from bmtl.fitting.devices import choose
 from bmtl.fitting.fit import check_model, choose_trunk
+from bmtl.fitting.jobs import Work
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import Settings, resolve
 from bmtl.model import engines
@@ -51,6 +55,8 @@ def advise(
     protect: Sequence[str] = (),
     causes: EdgePrior | None = None,
     progress: bool | None = None,
+    executor: Executor | None = None,
+    checkpoint: str | Path | None = None,
     **options: Any,
 ) -> Advice:
     """Say when to weight, decouple or merge tasks.
@@ -80,6 +86,10 @@ def advise(
         Ask for causes between tasks too (`bmtl.causal`), given what is known of them; ``EdgePrior()`` if nothing is.
         Tasks that an input pushes apart while another does not are then not merged, and reasons say what lies
         downstream of what. Tasks must share rows, and none be categorical.
+    executor : concurrent.futures.Executor, optional
+        Whose workers fit the arrangements, side by side. The advice is the same with and without.
+    checkpoint : str or Path, optional
+        A folder, new or left by the same call: what a call that was killed had fitted is not fitted again.
 
     Returns
     -------
@@ -90,7 +100,10 @@ def advise(
     TaskError
         If there are fewer than two tasks, a protected task is not there, or the folds do not fit the rows.
     TypeError, ValueError
-        If the model has no arrangement to vary or noises by group, or an argument is not one there is.
+        If the model has no arrangement to vary or noises by group, an argument is not one there is, or the checkpoint
+        is of another call.
+    FitError
+        If the log-density is not finite where a fit starts or goes, or the executor broke.
     """
     start = time.perf_counter()
     check_model(model)
@@ -105,6 +118,10 @@ def advise(
         raise TaskError(f"protect names unknown tasks: {unknown}; the tasks are {list(tasks.names)}")
     method_name, settings = resolve(method, options)
     engine, device = choose(engine, device, method_name, engines(model))
+    kept = None if checkpoint is None else Checkpoint.of(
+        checkpoint, model, tasks, settings, engine, device, seed, folds=folds.spec(tasks)
+    )
+    work = Work(Progress(progress), executor, kept)
 
     screened = screen(tasks, linear=bool(getattr(getattr(model, "trunk", None), "linear", False)), seed=seed)
     log_p, sign = _tables(screened, tasks.n_tasks)
@@ -116,11 +133,10 @@ def advise(
             one[i, j] = one[j, i] = not caused.at_odds(a, b)
         log_p, together = not_one(log_p, one), together & one
     ranked = rank(log_p, together)
-    bars = Progress(progress)
     settings = choose_trunk(
-        replace(model, arrangement=Arrangement.shared(tasks.names)), tasks, settings, engine, device, seed, bars
+        replace(model, arrangement=Arrangement.shared(tasks.names)), tasks, settings, engine, device, seed, work
     )
-    trials = Trials(model, tasks, settings, engine, device, seed, folds, bars)
+    trials = Trials(model, tasks, settings, engine, device, seed, folds, work)
     base = {
         "decoupled": Arrangement.decoupled(tasks.names),
         "weighted": Arrangement.shared(tasks.names),
@@ -135,7 +151,7 @@ def advise(
     warnings = []
     drifting: list[str] = []
     if harmed and folds.kind == "time":
-        at_random = Trials(model, tasks, settings, engine, device, seed, Folds.by_row(folds.k + 1), bars)
+        at_random = Trials(model, tasks, settings, engine, device, seed, Folds.by_row(folds.k + 1), work)
         shared, separate = at_random.run([best, base["decoupled"]])
         still = harmed_by(shared, separate, protect)
         drifting = [own for own in harmed if own not in still]

@@ -15,8 +15,7 @@ from bmtl.arrangement import Arrangement
 from bmtl.data import Design
 from bmtl.diagnostics.convergence import MAX_K, guide_k
 from bmtl.fitting.draws import Draws
-from bmtl.fitting.fit import sample
-from bmtl.fitting.progress import Progress
+from bmtl.fitting.jobs import Job, Work
 from bmtl.fitting.settings import NUTS, SVI, Settings, point_trunk
 from bmtl.noise import Common
 from bmtl.relations import Independent
@@ -75,6 +74,8 @@ class Trials:
         With ``arrangement`` among its fields.
     folds : Folds
         What refits leave out. Single cells are left out, by importance sampling, only where rows are.
+    work : Work
+        Who fits.
     """
 
     def __init__(
@@ -86,10 +87,10 @@ class Trials:
         device: str,
         seed: int,
         folds: Folds,
-        progress: Progress,
+        work: Work,
     ) -> None:
         self.model, self.tasks, self.settings = model, tasks, settings
-        self.engine, self.device, self.seed, self.progress = engine, device, seed, progress
+        self.engine, self.device, self.seed, self.work = engine, device, seed, work
         self.design = Design.of(tasks)
         self.values = arrays_of.arrays(tasks, self.design)
         self.folds = folds
@@ -103,13 +104,16 @@ class Trials:
 
     def run(self, arrangements: Sequence[Arrangement]) -> list[Trial]:
         """Trials of these arrangements (each fitted once, whatever is asked later)."""
+        if self.importance_sampling and self.work.executor is not None:
+            # Some may turn out not to be needed, but workers wait.
+            self._fit([own for own in arrangements if own not in self._trials])
         for arrangement in arrangements:
             if self.importance_sampling and arrangement not in self._trials:
                 self._leave_cells_out(arrangement)
         if not self.importance_sampling:
-            for arrangement in dict.fromkeys([*arrangements, *self._trials]):
-                if arrangement not in self._trials or self._trials[arrangement].evidence == LOO:
-                    self._leave_rows_out(arrangement)
+            every = dict.fromkeys([*arrangements, *self._trials])
+            due = [own for own in every if own not in self._trials or self._trials[own].evidence == LOO]
+            self._leave_rows_out(due)
         found = [self._trials[arrangement] for arrangement in arrangements]
         apart = isinstance(getattr(self.model, "relation", None), Independent) and not isinstance(
             getattr(self.model, "noise", None), Common
@@ -118,13 +122,14 @@ class Trials:
 
     def fit(self, arrangement: Arrangement) -> Fit:
         """The fit of all cells under an arrangement."""
-        if arrangement not in self._fits:
-            model = replace(self.model, arrangement=arrangement)
-            (draws,) = self._sample(model, self.settings, None)
-            self._fits[arrangement] = Fit(
-                model, self.tasks, self.settings, self.engine, self.device, self.seed, draws
-            )
+        self._fit([arrangement])
         return self._fits[arrangement]
+
+    def _fit(self, arrangements: Sequence[Arrangement]) -> None:
+        due = [own for own in dict.fromkeys(arrangements) if own not in self._fits]
+        jobs = [self._job(own, self.settings) for own in due]
+        for job, own, (draws,) in zip(jobs, due, self.work.sample(jobs), strict=True):
+            self._fits[own] = Fit(job.model, self.tasks, self.settings, self.engine, self.device, self.seed, draws)
 
     def _leave_cells_out(self, arrangement: Arrangement) -> None:
         fit = self.fit(arrangement)
@@ -136,17 +141,25 @@ class Trials:
         pointwise = [loo[name].pointwise for name in self.tasks.names]
         self._trials[arrangement] = Trial(arrangement, self.tasks, list(self.tasks.rows), pointwise, LOO)
 
-    def _leave_rows_out(self, arrangement: Arrangement) -> None:
-        model = replace(self.model, arrangement=arrangement)
+    def _leave_rows_out(self, arrangements: Sequence[Arrangement]) -> None:
         masks = [
             {name: value & train for name, value in self.values.items() if name.startswith("mask/")}
             for train, _ in self.parts
         ]
+        if self.warm:
+            self._fit(arrangements)
+        # Nearby, and in the same optimum of several: what differs between two arrangements is then not luck.
+        jobs = [
+            self._job(own, light(self.settings), masks, self._fits[own].draws.guide if self.warm else None)
+            for own in arrangements
+        ]
+        for arrangement, job, fitted in zip(arrangements, jobs, self.work.sample(jobs), strict=True):
+            self._trials[arrangement] = self._held_out(arrangement, job.model, fitted)
+
+    def _held_out(self, arrangement: Arrangement, model: Any, fitted: Sequence[Draws]) -> Trial:
+        """The trial of an arrangement, from the refits of all folds."""
         rows: list[list[np.ndarray]] = [[] for _ in self.tasks.names]
         pointwise: list[list[np.ndarray]] = [[] for _ in self.tasks.names]
-        # Nearby, and in the same optimum of several: what differs between two arrangements is then not luck.
-        begin = self.fit(arrangement).draws.guide if self.warm else None
-        fitted = self._sample(model, light(self.settings), masks, begin)
         for (_, out), draws in zip(self.parts, fitted, strict=True):
             flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
             held = replay.log_predictive(model, self.tasks, flat, np.flatnonzero(out))
@@ -154,16 +167,16 @@ class Trials:
                 rows[t].append(own[out[own]])
                 pointwise[t].append(held[t])
         evidence = f"{len(self.parts)}-fold refits, {self.folds.in_words}"
-        self._trials[arrangement] = Trial(
-            arrangement, self.tasks, [np.concatenate(own) for own in rows],
-            [np.concatenate(own) for own in pointwise], evidence,
-        )
+        joined = [[np.concatenate(own) for own in parts] for parts in (rows, pointwise)]
+        return Trial(arrangement, self.tasks, *joined, evidence)
 
-    def _sample(
-        self, model: Any, settings: Settings, masks: list[dict[str, np.ndarray]] | None, begin: Any = None
-    ) -> list[Draws]:
-        return sample(
-            model, self.design, self.values, settings, self.engine, self.device, self.seed, masks, self.progress, begin
+    def _job(
+        self, arrangement: Arrangement, settings: Settings, masks: list[dict[str, np.ndarray]] | None = None,
+        begin: Any = None,
+    ) -> Job:
+        model = replace(self.model, arrangement=arrangement)
+        return Job(
+            model, self.design, self.values, settings, self.engine, self.device, self.seed, masks, begin
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmtl.errors import TaskError
+from bmtl.fitting.checkpoint import digest
 from bmtl.tasks import Tasks
 
 Mask = NDArray[np.bool_]
@@ -68,6 +69,11 @@ class Folds:
     def in_words(self) -> str:
         """How rows are left out."""
         return {"row": "rows left out", "group": "groups left out", "time": "later rows left out"}[self.kind]
+
+    def spec(self, tasks: Tasks) -> dict[str, Any]:
+        """What decides which rows are left out, as JSON."""
+        codes = None if self.kind == "row" else digest(self._codes(tasks)[1])
+        return {"kind": self.kind, "k": self.k, "codes": codes}
 
     def split(self, tasks: Tasks, seed: int) -> list[tuple[Mask, Mask]]:
         """Rows to learn from and rows to predict, for each fold.

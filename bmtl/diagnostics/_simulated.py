@@ -93,6 +93,10 @@ class Simulated:
         self.dropped += len(self.truth) - len(kept)
         self.truth, self.own = self.truth[kept], {name: value[kept] for name, value in self.own.items()}
 
+    def outcomes(self, some: np.ndarray) -> dict[str, np.ndarray]:
+        """Outcomes ``y/…`` of some data sets."""
+        return {name: np.asarray(value)[some] for name, value in self.own.items()}
+
     def latent_of(self, model: Model) -> Latent:
         """Flat coordinates of a model's latent sites on this design."""
         return Latent.of(model, self.design, {**self.fixed, **self._outcomes})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,16 @@ import torch
 from bmtl.arrangement import Arrangement
 from bmtl.errors import FitError
 from bmtl.fitting.devices import choose
+from bmtl.fitting.workers import spread
 from bmtl.tasks import Tasks
 from bmtl.training.held_out import split
 from bmtl.training.loop import Look, Path, Recipe, paths
 from bmtl.training.network import Network
 from bmtl.training.runs import Runs
 from bmtl.trunks import Trunk
+
+BLOCK = 4
+"""Seeds, at least, that a worker of an executor trains side by side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,27 @@ class Study:
         _, device = choose("pyro", device, "svi")
         return cls(train, held, Recipe(**options), tuple(range(seed, seed + runs)), device)
 
+    def blocks(self) -> list[Study]:
+        """Studies of some of the seeds each, which together have the same runs: for the workers of an executor.
+
+        Batched products of torch have the same numbers whatever else is in the batch, but not those of a single one.
+        """
+        count = len(self.seeds) if self.recipe.sampling.batch_size else max(len(self.seeds) // BLOCK, 1)
+        return [replace(self, seeds=tuple(map(int, own))) for own in np.array_split(self.seeds, count)]
+
+    def judge(
+        self, arms: Sequence[tuple[Trunk, Arrangement | None]], executor: Executor | None
+    ) -> list[tuple[list[np.ndarray], np.ndarray]]:
+        """Of each arm the `pointwise` of held-out cells, and the training losses at the end, ``runs × T``."""
+        studies = [self] if executor is None else self.blocks()
+        calls = [(own, trunk, arrangement) for trunk, arrangement in arms for own in studies]
+        found = spread(_judged, calls, executor)
+        each = [found[at : at + len(studies)] for at in range(0, len(found), len(studies))]
+        return [
+            ([np.concatenate(own) for own in zip(*cells, strict=True)], np.concatenate(losses))
+            for cells, losses in (zip(*arm, strict=True) for arm in each)
+        ]
+
     def follow(self, trunk: Trunk, arrangement: Arrangement | None, look: Look | None = None) -> list[Path]:
         """Train all runs."""
         network = Network(trunk, arrangement)
@@ -61,6 +87,12 @@ class Study:
             seeds = ", ".join(str(self.seeds[run]) for run in bad)
             raise FitError(f"a loss is not finite after training with seed {seeds}: lower the learning rate")
         return found
+
+
+def _judged(study: Study, trunk: Trunk, arrangement: Arrangement | None) -> tuple[list[np.ndarray], np.ndarray]:
+    found = study.follow(trunk, arrangement)
+    assert study.held is not None
+    return pointwise(found, study.held), joined(found, "train")[-1]
 
 
 def joined(found: Sequence[Path], name: str) -> np.ndarray:

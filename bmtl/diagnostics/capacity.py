@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bmtl.arrangement import Arrangement
-from bmtl.diagnostics._training import Study, joined, pointwise
+from bmtl.diagnostics._training import Study
 from bmtl.diagnostics.restarts import CLEAR
 from bmtl.tasks import Tasks
 from bmtl.trunks import MLP, Trunk
@@ -139,6 +140,7 @@ def capacity(
     held_out: float = 0.25,
     device: str = "auto",
     seed: int = 0,
+    executor: Executor | None = None,
     **options: Any,
 ) -> Capacity:
     """Train one trunk for all tasks, and a trunk for each, at several widths.
@@ -153,7 +155,7 @@ def capacity(
     widths : sequence of int
     runs : int
         Seeds of each width and arm, ≥ 1.
-    tasks, held_out, device, seed, **options
+    tasks, held_out, device, seed, executor, **options
         As in `bmtl.diagnostics.restarts`.
 
     Raises
@@ -169,14 +171,10 @@ def capacity(
     study = Study.of(tasks, runs, held_out, device, seed, options)
     if study.held is None:
         raise ValueError("capacity is judged by held-out rows: held_out must be > 0")
-    arrangements = {"shared": Arrangement.shared(tasks.names), "single": Arrangement.decoupled(tasks.names)}
-    seen: dict[str, list[list[np.ndarray]]] = {arm: [] for arm in ARMS}
-    train: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
-    for width in widths:
-        for arm, arrangement in arrangements.items():
-            found = study.follow(make(width), arrangement)
-            seen[arm].append(pointwise(found, study.held))
-            train[arm].append(joined(found, "train")[-1].mean(axis=0))
+    arrangements = Arrangement.shared(tasks.names), Arrangement.decoupled(tasks.names)
+    found = study.judge([(make(width), own) for width in widths for own in arrangements], executor)
+    seen = {arm: [cells for cells, _ in found[at :: len(ARMS)]] for at, arm in enumerate(ARMS)}
+    train = {arm: [losses.mean(axis=0) for _, losses in found[at :: len(ARMS)]] for at, arm in enumerate(ARMS)}
     return Capacity(tasks.names, widths, seen, {arm: np.array(own) for arm, own in train.items()})
 
 

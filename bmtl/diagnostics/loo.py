@@ -15,6 +15,12 @@ from bmtl.fitting.draws import Draws
 GOOD_K = 0.7
 """Pareto k̂ above which a cell's importance sampling is not trusted (Vehtari et al., JMLR 2024)."""
 
+LARGE = 20_000
+"""Cells of a task above which a sample of them is left out one by one."""
+
+SAMPLE = 1_000
+"""Cells in that sample."""
+
 CELLS_FOR_EFFICIENCY = 200
 """Cells, evenly spread, whose mean relative efficiency stands for a task's."""
 
@@ -27,11 +33,12 @@ class TaskLOO:
     ----------
     pointwise : ndarray, shape (n,)
         Log predictive density of each cell with that cell left out, nats, user's units.
-    pareto_k : ndarray, shape (n,)
+    pareto_k : ndarray, shape (n,) or (some,)
+        Of the cells that were left out one by one: all, or a sample of many (`from_sample`).
     p_loo : float
         Effective number of parameters.
     se : float
-        Standard error of the sum over cells, as ArviZ has it.
+        Standard error of the sum over cells, as ArviZ has it; of a sample, with the error of sampling.
     """
 
     pointwise: np.ndarray
@@ -74,6 +81,29 @@ def psis_loo(log_likelihood: np.ndarray, draws: Draws) -> TaskLOO:
             found = loo_approximate_posterior(tree, ratio, np.zeros_like(ratio), var_name="cells", pointwise=True)
     k = np.asarray(found.pareto_k)
     return TaskLOO(np.asarray(found.elpd_i), np.where(np.isfinite(k), k, np.inf), float(found.p), float(found.se))
+
+
+def from_sample(all_in: np.ndarray, cells: np.ndarray, found: TaskLOO) -> TaskLOO:
+    """LOO of a task's many cells from that of a simple random sample of them, by the difference estimator.
+
+    What leaving a cell out costs is small beside its log density and varies little: the mean over the sample is taken
+    from every cell (Magnusson et al., "Leave-one-out cross-validation for Bayesian model comparison in large data",
+    AISTATS 2020). The same sum as that of ``arviz_stats.loo_subsample``, which would hold all draws of all cells.
+
+    Parameters
+    ----------
+    all_in : ndarray, shape (n,)
+        Log predictive density of every cell with none left out.
+    cells : ndarray of int, shape (some,)
+        The sample.
+    found : TaskLOO
+        Of the sample.
+    """
+    n, m = len(all_in), len(cells)
+    gap = found.pointwise - all_in[cells]
+    pointwise = all_in + gap.mean()
+    sampling = n**2 * (1 - m / n) * gap.var(ddof=1) / m
+    return TaskLOO(pointwise, found.pareto_k, float(-n * gap.mean()), float(np.sqrt(n * pointwise.var() + sampling)))
 
 
 def _efficiency(log_likelihood: np.ndarray) -> float:

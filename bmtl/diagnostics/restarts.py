@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bmtl.arrangement import Arrangement
-from bmtl.diagnostics._training import Study, mean_and_se, pointwise
+from bmtl.diagnostics._training import Study, mean_and_se
 from bmtl.tasks import Tasks
 from bmtl.trunks import Trunk
 
@@ -137,6 +138,7 @@ def restarts(
     arrangement: Arrangement | None = None,
     device: str = "auto",
     seed: int = 0,
+    executor: Executor | None = None,
     **options: Any,
 ) -> Restarts:
     """Train with many seeds, and compare the runs task by task on the same held-out rows.
@@ -153,6 +155,8 @@ def restarts(
         In (0, 1): share of the rows to judge by.
     seed : int
         Of the held-out rows and the first run.
+    executor : concurrent.futures.Executor, optional
+        Whose workers train. The result is the same with and without.
 
     Raises
     ------
@@ -162,8 +166,8 @@ def restarts(
     study = Study.of(tasks, runs, held_out, device, seed, options, least=2)
     if study.held is None:
         raise ValueError("restarts are judged by held-out rows: held_out must be > 0")
-    found = study.follow(trunk, arrangement)
-    return Restarts(tasks.names, study.seeds, tuple(pointwise(found, study.held)))
+    ((found, _),) = study.judge([(trunk, arrangement)], executor)
+    return Restarts(tasks.names, study.seeds, tuple(found))
 
 
 __all__ = ["Restarts", "restarts"]

@@ -12,6 +12,7 @@ calibration checking for Bayesian computation: the choice of test quantities sha
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,10 @@ from bmtl.diagnostics.uniformity import holm, uniformity
 from bmtl.engine import ENGINES
 from bmtl.errors import FitError
 from bmtl.fitting import numpyro_many, numpyro_svi
+from bmtl.fitting.draws import Draws
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS, SVI, Settings, resolve
+from bmtl.fitting.workers import spread
 from bmtl.model import Model
 from bmtl.tasks import Tasks
 
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 ALPHA = 0.01
 """Probability that a right posterior is called wrong, over all of its quantities."""
+
+TOGETHER = 50
+"""Simulations that are fitted side by side: more of them wait longer for the slowest."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "nuts": {"chains": 1, "warmup": 300, "draws": 300, "max_tree_depth": 7},
@@ -139,6 +145,7 @@ def simulation_based_calibration(
     engine: str = "numpyro",
     inference: Model | None = None,
     progress: bool | None = None,
+    executor: Executor | None = None,
     **options: Any,
 ) -> Calibration:
     """Fit data drawn from the model's prior, and rank the true values among the posterior draws.
@@ -161,6 +168,8 @@ def simulation_based_calibration(
     inference : Model, optional
         What is fitted, if not ``model``: a posterior that is known to be wrong, to see that it is found out. It must
         have the same latent sites.
+    executor : concurrent.futures.Executor, optional
+        Whose workers fit, `TOGETHER` simulations at a time. The result is the same with and without.
     **options
         Of the method. Defaults differ from those of `bmtl.fit` where many short fits do: `DEFAULTS`.
 
@@ -186,10 +195,11 @@ def simulation_based_calibration(
             f"sampled; got {settings} on {engine}"
         )
     data = Simulated(model, tasks, simulations, seed)
+    shown = Progress(progress if executor is None else False)
     if isinstance(settings, NUTS):
-        parts, diverging = _by_nuts(data, inference or model, settings, seed, Progress(progress))
+        parts, diverging = _by_nuts(data, inference or model, settings, seed, shown, executor)
     else:
-        parts = [_by_svi(data, inference or model, settings, engine, seed, Progress(progress))]
+        parts = [_by_svi(data, inference or model, settings, engine, seed, shown, executor)]
         diverging = np.zeros(len(data.truth), dtype=int)
     return Calibration(
         names=tuple(name for part in parts for name in part.names),
@@ -203,33 +213,54 @@ def simulation_based_calibration(
     )
 
 
+def _parts(data: Simulated, seed: int) -> list[tuple[np.ndarray, int]]:
+    """Which simulations are fitted side by side, as near to `TOGETHER` as they divide, and a seed for each part."""
+    count = len(data.truth)
+    parts = np.array_split(np.arange(count), max(-(-count // TOGETHER), 1))
+    return [(own, seed + 2 * number) for number, own in enumerate(parts)]
+
+
 def _by_nuts(
-    data: Simulated, inference: Model, settings: NUTS, seed: int, progress: Progress
+    data: Simulated, inference: Model, settings: NUTS, seed: int, progress: Progress, executor: Executor | None
 ) -> tuple[list[Ranks], np.ndarray]:
-    latent = data.latent_of(inference)
-    chains = numpyro_many.run(latent, data.fixed, data.own, data.truth, settings, seed, progress)
+    fixed = {name: np.asarray(value) for name, value in data.fixed.items()}
+    calls = [
+        (inference, data.design, fixed, data.outcomes(part), data.truth[part], settings, own, progress)
+        for part, own in _parts(data, seed)
+    ]
+    found = spread(numpyro_many.run, calls, executor)
+    fitted, true = (np.concatenate([getattr(own, name) for own in found]) for name in ("fitted", "true"))
     return [
-        data.ranks(data.constrain(chains.fitted), identified=True, chains=True, seed=seed),
-        data.ranks(data.constrain(chains.true), identified=False, chains=True, seed=seed + 1),
-    ], chains.diverging
+        data.ranks(data.constrain(fitted), identified=True, chains=True, seed=seed),
+        data.ranks(data.constrain(true), identified=False, chains=True, seed=seed + 1),
+    ], np.concatenate([own.diverging for own in found])
 
 
-def _by_svi(data: Simulated, inference: Model, settings: Any, engine: str, seed: int, progress: Progress) -> Ranks:
+def _by_svi(
+    data: Simulated, inference: Model, settings: Any, engine: str, seed: int, progress: Progress,
+    executor: Executor | None,
+) -> Ranks:
     # A point or a guide for the trunk cannot be chosen by held-out rows, which would be others in each simulation.
     settings = replace(settings, trunk="guide") if settings.trunk == "auto" else settings
     # Copies, because torch refuses arrays that it may not write.
-    own = {name: np.array(value) for name, value in data.own.items()}
-    each = [{name: value[i] for name, value in own.items()} for i in range(len(data.truth))]
-    values = {name: np.array(value) for name, value in data.fixed.items()} | each[0]
-    if engine == "pyro":
-        from bmtl.fitting import pyro_svi
-
-        found = pyro_svi.run(inference, data.design, values, settings, seed, each, progress)
-    else:
-        found = numpyro_svi.run(inference, data.design, values, settings, seed, each, progress)
+    fixed, calls = {name: np.array(value) for name, value in data.fixed.items()}, []
+    for part, own_seed in _parts(data, seed):
+        own = data.outcomes(part)
+        each = [{name: np.array(value[i]) for name, value in own.items()} for i in range(len(part))]
+        calls.append((engine, inference, data.design, fixed | each[0], settings, own_seed, each, progress))
+    found = [draws for part in spread(_fitted, calls, executor) for draws in part]
     data.keep([not draws.failed for draws in found])
     found = [draws for draws in found if not draws.failed]
     if not found:
         raise FitError(f"the ELBO of {type(inference).__name__} is finite for no simulation")
     sites = {name: np.concatenate([draws.sites[name] for draws in found]) for name in found[0].sites}
     return data.ranks(sites, identified=True, seed=seed)
+
+
+def _fitted(engine: str, *arguments: Any) -> list[Draws]:
+    """SVI on an engine."""
+    if engine == "pyro":
+        from bmtl.fitting import pyro_svi
+
+        return pyro_svi.run(*arguments)
+    return numpyro_svi.run(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from bmtl.diagnostics._geometry import MEASURES, geometry
 from bmtl.diagnostics._training import Study, joined
 from bmtl.diagnostics.capacity import ARMS
 from bmtl.diagnostics.restarts import CLEAR
+from bmtl.fitting.workers import spread
 from bmtl.tasks import Tasks
 from bmtl.training.runs import Runs
 from bmtl.trunks import Trunk
@@ -137,6 +139,7 @@ def trajectory(
     held_out: float = 0.25,
     device: str = "auto",
     seed: int = 0,
+    executor: Executor | None = None,
     **options: Any,
 ) -> Trajectory:
     """Train one trunk for all tasks, and one for each, and compare held-out losses where training losses are equal.
@@ -158,6 +161,8 @@ def trajectory(
         Seeds, ≥ 1: ``seed``, ``seed + 1``, ….
     held_out : float
         In (0, 1).
+    executor : concurrent.futures.Executor, optional
+        Whose workers train the two arms. The result is the same with and without.
 
     Raises
     ------
@@ -174,7 +179,16 @@ def trajectory(
     if study.recipe.weighting.noise != "fixed":
         name = type(study.recipe.weighting).__name__
         raise ValueError(f"losses are compared between arms, but {name} has another noise in each: use Unitary()")
-    train, held, measures = {}, {}, {}
+    arrangements = Arrangement.shared(tasks.names), Arrangement.decoupled(tasks.names)
+    found = spread(_arm, [(study, trunk, own, every) for own in arrangements], executor)
+    train, held, seen, measures = (dict(zip(ARMS, own, strict=True)) for own in zip(*found, strict=True))
+    return Trajectory(tasks.names, train, held, seen[ARMS[-1]], measures)
+
+
+def _arm(
+    study: Study, trunk: Trunk, arrangement: Arrangement, every: int
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], dict[str, np.ndarray]]:
+    """Losses on rows to train on and held out, the epochs looked at, and what was seen at them."""
     seen: dict[int, list[dict[str, np.ndarray]]] = {}
 
     def look(epoch: int, own: Runs) -> None:
@@ -183,16 +197,11 @@ def trajectory(
         if epoch % every == 0 or epoch == study.recipe.epochs:
             seen.setdefault(epoch, []).append(geometry(own))
 
-    for arm, arrangement in zip(
-        ARMS, (Arrangement.shared(tasks.names), Arrangement.decoupled(tasks.names)), strict=True
-    ):
-        seen.clear()
-        found = study.follow(trunk, arrangement, look)
-        train[arm], held[arm] = joined(found, "train"), joined(found, "held")
-        measures[arm] = {
-            name: np.stack([np.concatenate([run[name] for run in own]) for own in seen.values()]) for name in MEASURES
-        }
-    return Trajectory(tasks.names, train, held, tuple(seen), measures)
+    found = study.follow(trunk, arrangement, look)
+    measures = {
+        name: np.stack([np.concatenate([run[name] for run in own]) for own in seen.values()]) for name in MEASURES
+    }
+    return joined(found, "train"), joined(found, "held"), tuple(seen), measures
 
 
 __all__ = ["Trajectory", "trajectory"]

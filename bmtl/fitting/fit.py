@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ import numpy as np
 from bmtl import replay
 from bmtl.data import Design
 from bmtl.errors import ConvergenceWarning, FitError
+from bmtl.fitting.checkpoint import Checkpoint
 from bmtl.fitting.devices import choose
 from bmtl.fitting.draws import Draws
+from bmtl.fitting.jobs import Job, Work
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, NUTS, SVI, Settings, learns_trunk, resolve, with_gains
 from bmtl.model import Model, engines, explained
@@ -35,6 +39,8 @@ def fit(
     device: str = "auto",
     seed: int = 0,
     progress: bool | None = None,
+    executor: Executor | None = None,
+    checkpoint: str | Path | None = None,
     **options: Any,
 ) -> Fit:
     """Fit a model to tasks.
@@ -57,6 +63,12 @@ def fit(
         Same seed, same machine, same numbers.
     progress : bool, optional
         Progress bars; by default only on a terminal.
+    executor : concurrent.futures.Executor, optional
+        Whose workers fit what does not depend on each other: the two ways of treating the trunk that are tried, and
+        the runs of a model that proposes several. The result is the same with and without.
+    checkpoint : str or Path, optional
+        A folder, new or left by the same call: what a call that was killed had finished is not repeated, and fits on
+        NumPyro go on where they were.
 
     Returns
     -------
@@ -66,9 +78,9 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If the model, the method, the engine or an option is not one there is.
+        If the model, the method, the engine or an option is not one there is, or the checkpoint is of another call.
     FitError
-        If the log-density is not finite where the fit starts or goes.
+        If the log-density is not finite where the fit starts or goes, or the executor broke.
 
     Examples
     --------
@@ -87,14 +99,15 @@ def fit(
     if engine == "auto" and with_gains(settings):
         engine = "pyro"
     engine, device = choose(engine, device, name, engines(model))
-    bars = Progress(progress)
+    kept = None if checkpoint is None else Checkpoint.of(checkpoint, model, tasks, settings, engine, device, seed)
+    work = Work(Progress(progress), executor, kept)
     runs = proposed(model, tasks, seed)
     if runs is not None and isinstance(settings, MAP):
         runs = runs.likeliest()
-    settings = choose_trunk(model, tasks, settings, engine, device, seed, bars, runs)
+    settings = choose_trunk(model, tasks, settings, engine, device, seed, work, runs)
     start, design = time.perf_counter(), Design.of(tasks)
     each = None if runs is None else runs.arrays
-    found = sample(model, design, values_of(model, tasks, design), settings, engine, device, seed, each, bars)
+    (found,) = work.sample([Job(model, design, values_of(model, tasks, design), settings, engine, device, seed, each)])
 
     def of(draws: Draws) -> Fit:
         return Fit(model=model, tasks=tasks, settings=settings, engine=engine, device=device, seed=seed, draws=draws)
@@ -156,7 +169,7 @@ def sample(
 
 
 def choose_trunk(
-    model: Model, tasks: Tasks, settings: Settings, engine: str, device: str, seed: int, progress: Progress,
+    model: Model, tasks: Tasks, settings: Settings, engine: str, device: str, seed: int, work: Work,
     runs: Runs | None = None,
 ) -> Settings:
     """Settings with ``trunk="auto"`` resolved.
@@ -177,10 +190,11 @@ def choose_trunk(
     held = np.random.default_rng([seed, 2]).permutation(tasks.n_rows) % 5 == 0
     mask = {name: value & ~held for name, value in values.items() if name.startswith("mask/")}
     (rows,) = np.nonzero(held)
+    ways = ("guide", "point")
+    trials = [replace(settings, trunk=own, restarts=1, draws=min(settings.draws, 200)) for own in ways]
+    found = work.sample([Job(model, design, values, own, engine, device, seed, [mask]) for own in trials])
     by_row = {}
-    for trunk in ("guide", "point"):
-        trial = replace(settings, trunk=trunk, restarts=1, draws=min(settings.draws, 200))
-        (draws,) = sample(model, design, values, trial, engine, device, seed, [mask], progress)
+    for trunk, (draws,) in zip(ways, found, strict=True):
         draws = draws if best is None else best.remembered(draws, 0)
         flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.sites.items()}
         by_row[trunk] = np.zeros(tasks.n_rows)

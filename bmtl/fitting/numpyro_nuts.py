@@ -147,17 +147,27 @@ class Sampler:
                 break
         else:
             raise FitError(f"NUTS could not start {type(self.model).__name__}: no point with a finite log-density")
-        parts = []
+        phases = ((settings.warmup, False), (settings.draws, True))
+        calls = [(min(STEPS, total - done), keep) for total, keep in phases for done in range(0, total, STEPS)]
+        done, parts = 0, []
+        if (left := progress.marks.last()) is not None:
+            done, parts = left["calls"], left["parts"]
+            leaves = [jnp.asarray(value) for value in left["leaves"]]
+            state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+        def reached() -> dict[str, Any]:
+            return {"calls": done, "parts": parts, "leaves": jax.tree.leaves(state)}
+
         with progress.bar("NUTS", settings.warmup + settings.draws) as tick:
-            for total, keep in ((settings.warmup, False), (settings.draws, True)):
-                for done in range(0, total, STEPS):
-                    steps = min(STEPS, total - done)
-                    state, found = self.advance(state, own, steps)
-                    # Waits for the result, so that no call is under way when another is asked for.
-                    found = jax.tree.map(lambda value, steps=steps: np.asarray(value)[:, :steps], found)
-                    if keep:
-                        parts.append(found)
-                    tick(steps)
+            for steps, keep in calls[done:]:
+                state, found = self.advance(state, own, steps)
+                # Waits for the result, so that no call is under way when another is asked for.
+                found = jax.tree.map(lambda value, steps=steps: np.asarray(value)[:, :steps], found)
+                if keep:
+                    parts.append(found)
+                done += 1
+                progress.marks.leave(reached)
+                tick(steps)
         joined: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = jax.tree.map(
             lambda *own: np.concatenate(own, axis=1), *parts
         )

@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import optax
 
 from bmtl.data import Design, take_rows
+from bmtl.fitting.checkpoint import Marks
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.kept import kept
 from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
@@ -79,7 +80,7 @@ def run(
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
     settling = Settling(runs[0] * runs[1], cells, chunks(settings.max_steps), warm=begin is not None)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-        params = svi.train(params, fixed, own, key, settling, tick)
+        params = svi.train(params, fixed, own, key, settling, tick, marks=progress.marks)
     losses, failed = np.stack(settling.trace, axis=1).reshape(*runs, -1), settling.failed.reshape(runs)
 
     out = []
@@ -151,9 +152,11 @@ class NumPyroSVI:
         return jax.tree.map(lambda value: jnp.repeat(value[None], runs[0], axis=0), own)
 
     def train(
-        self, params: Any, fixed: Any, each: Any, key: Any, settling: Settling, tick: Any, pooled: bool = False
+        self, params: Any, fixed: Any, each: Any, key: Any, settling: Settling, tick: Any, pooled: bool = False,
+        marks: Marks | None = None,
     ) -> Any:
         """Optimise all runs until they have settled, or their mean has if they are pooled, or the steps are spent."""
+        marks = marks or Marks()
         settings = self.settings
         state = jax.vmap(jax.vmap(self.adam.init))(params)
         runs, mean = params["loc"].shape[:2], params
@@ -161,7 +164,14 @@ class NumPyroSVI:
         def of_runs(values: np.ndarray) -> np.ndarray:
             return np.broadcast_to(values, np.prod(runs)).reshape(runs)
 
-        for number in range(chunks(settings.max_steps)):
+        def reached() -> dict[str, Any]:
+            return {"leaves": jax.tree.leaves((params, state, mean)), "settling": settling.state()}
+
+        if (left := marks.last()) is not None:
+            leaves = [jnp.asarray(value) for value in left["leaves"]]
+            params, state, mean = jax.tree.unflatten(jax.tree.structure((params, state, mean)), leaves)
+            settling.restore(left["settling"])
+        for number in range(len(settling.trace), chunks(settings.max_steps)):
             rate = jnp.asarray(of_runs(step_size(settings) * settling.factor), dtype=jnp.float32)
             own = jax.random.fold_in(key, number)
             (params, state, latest), losses = self.chunk(params, state, fixed, each, own, rate, settling.likelihood)
@@ -172,6 +182,7 @@ class NumPyroSVI:
             tick(CHUNK, loss=float(np.mean(losses)))
             if settling.settled.all():
                 break
+            marks.leave(reached)
         # Where steps were spent before the last stage there is no mean.
         there = of_runs(settling.stage) >= len(STAGES) - 1
         return jax.tree.map(lambda a, b: jnp.where(there.reshape(*runs, *[1] * (a.ndim - 2)), a, b), mean, params)

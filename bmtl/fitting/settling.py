@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 CHUNK = 250
@@ -81,6 +84,14 @@ class Settling:
     def likelihood(self) -> float:
         """Factor on the likelihood now: above one in the warm-up only."""
         return self.warmup[len(self.trace)] if len(self.trace) < len(self.warmup) else 1.0
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen and decided so far."""
+        return {"stage": self.stage, "since": self.since, "trace": self.trace, "failed": self.failed}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier `state` of the same runs."""
+        vars(self).update(state)
 
     def look(self, losses: np.ndarray) -> None:
         """Take in one chunk's losses, ``runs × steps``.

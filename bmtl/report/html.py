@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import secrets
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from bmtl._files import replacing
 from bmtl.advice import plots
 from bmtl.report import words
 from bmtl.report.style import COLOURS
@@ -105,14 +104,8 @@ def save(text: str, path: str | Path) -> None:
     OSError
         If the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
+    with replacing(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @cache

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from arviz_base import from_dict
 from scipy import stats
+from scipy.special import logsumexp
 
+from bmtl.diagnostics import loo as loo_module
 from bmtl.diagnostics import psis_loo
+from bmtl.diagnostics.loo import from_sample
 from bmtl.fitting.draws import Draws
 
 
@@ -103,3 +106,22 @@ def test_sticky_draws_count_for_less() -> None:
 
     sticky = np.repeat(exact_draws()[:, :100], 10, axis=1)
     assert _efficiency(sticky) < 0.2 < 0.8 < _efficiency(exact_draws())
+
+
+def test_a_sample_of_many_cells_stands_for_all() -> None:
+    _, log_likelihood, _, exact = conjugate(n=400)
+    every = logsumexp(log_likelihood, axis=(0, 1)) - np.log(4000)
+    cells = np.sort(np.random.default_rng(1).choice(400, 100, replace=False))
+    draws = Draws({"z": np.zeros((4, 1000))})
+    found = from_sample(every, cells, psis_loo(log_likelihood[..., cells], draws))
+    tree = from_dict(
+        {"posterior": {"mu": np.zeros((4, 1000))}, "log_likelihood": {"y": log_likelihood},
+         "observed_data": {"y": np.zeros(400)}},
+        dims={"y": ["cell"]},
+    )
+    theirs = arviz_stats.loo_subsample(tree, cells, var_name="y", reff=loo_module._efficiency(log_likelihood))
+    assert found.elpd == pytest.approx(theirs.elpd, abs=1e-3)
+    assert found.p_loo == pytest.approx(theirs.p, rel=1e-2)
+    # The sum over all cells is met within the error of sampling; its own error is nearly all of spread over cells.
+    assert abs(found.elpd - exact.sum()) < 4 * theirs.subsampling_se
+    assert found.se == pytest.approx(np.sqrt(400) * exact.std(), rel=0.05)

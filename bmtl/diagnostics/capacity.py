@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bmtl.arrangement import Arrangement
-from bmtl.diagnostics._training import Study, joined, pointwise
+from bmtl.diagnostics._training import ARMS, Study, arms, joined, of_runs, pointwise
 from bmtl.diagnostics.restarts import CLEAR
+from bmtl.findings import Finding, signed
 from bmtl.tasks import Tasks
 from bmtl.trunks import MLP, Trunk
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-ARMS = ("shared", "single")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ class Capacity:
             for t, name in enumerate(self.names):
                 shared, single = (self.pointwise[arm][w][t] for arm in ARMS)
                 cells = shared.mean(axis=0) - single.mean(axis=0)
-                se = np.sqrt(cells.var() / cells.size + sum(_of_runs(own) for own in (shared, single)))
+                se = np.sqrt(cells.var() / cells.size + sum(of_runs(own) for own in (shared, single)))
                 train = [self.train[arm][w, t] for arm in ARMS]
                 rows.append((width, name, shared.mean(), single.mean(), cells.mean(), se, *train))
         columns = ["width", "task", "shared", "single", "gap", "se", "train_shared", "train_single"]
@@ -99,12 +97,18 @@ class Capacity:
 
         def above(a: int, b: int) -> bool:
             cells = own[a].mean(axis=0) - own[b].mean(axis=0)
-            return bool(cells.mean() > CLEAR * np.sqrt(cells.var() / cells.size + _of_runs(own[a]) + _of_runs(own[b])))
+            return bool(cells.mean() > CLEAR * np.sqrt(cells.var() / cells.size + of_runs(own[a]) + of_runs(own[b])))
 
         return any(
             any(above(a, b) for a in range(b)) and any(above(c, b) for c in range(b + 1, len(own)))
             for b in range(1, len(own) - 1)
         )
+
+    def findings(self) -> list[Finding]:
+        """A sentence a task: whether sharing costs it anything, and at which widths."""
+        table = self.table().set_index("task")
+        rows = self.summary.itertuples()
+        return [Finding("capacity", (str(row.task),), _said(row, table.loc[[row.task]])) for row in rows]
 
     def plot(self) -> Figure:
         """Gap of sharing over widths, a line a task."""
@@ -125,9 +129,24 @@ class Capacity:
         return f"bmtl.Capacity: {verdict}\n{table}"
 
 
-def _of_runs(own: np.ndarray) -> float:
-    """Variance over runs of the mean of one arm's scores; 0 for a single run."""
-    return float(own.mean(axis=1).var(ddof=1) / len(own)) if len(own) > 1 else 0.0
+def _said(row: Any, own: pd.DataFrame) -> str:
+    """A row of the summary in words, with its gaps."""
+
+    def at(width: int) -> str:
+        gap = own[own["width"] == width].iloc[0]
+        return f"{signed(gap['gap'], gap['se'])} nats a held-out cell at width {width}"
+
+    first, last = int(own["width"].iloc[0]), int(own["width"].iloc[-1])
+    if pd.isna(row.width):
+        return f"Sharing costs {row.task} {at(last)}, the widest that was tried."
+    if row.competes:
+        worst = int(own.loc[own["gap"] == own["gap"].min(), "width"].iloc[0])
+        return (
+            f"{row.task} competes for a narrow trunk: sharing costs it {at(worst)}, and nothing clear from width "
+            f"{row.width} on ({at(int(row.width))}). Widen before you decouple."
+        )
+    effect = "helps" if row.helps else "neither helps nor harms"
+    return f"Sharing {effect} {row.task} at the widest trunk ({at(last)}; {at(first)}), and harms it at no width."
 
 
 def capacity(
@@ -169,11 +188,10 @@ def capacity(
     study = Study.of(tasks, runs, held_out, device, seed, options)
     if study.held is None:
         raise ValueError("capacity is judged by held-out rows: held_out must be > 0")
-    arrangements = {"shared": Arrangement.shared(tasks.names), "single": Arrangement.decoupled(tasks.names)}
     seen: dict[str, list[list[np.ndarray]]] = {arm: [] for arm in ARMS}
     train: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
     for width in widths:
-        for arm, arrangement in arrangements.items():
+        for arm, arrangement in arms(tasks.names).items():
             found = study.follow(make(width), arrangement)
             seen[arm].append(pointwise(found, study.held))
             train[arm].append(joined(found, "train")[-1].mean(axis=0))

@@ -13,6 +13,7 @@ from bmtl.report.style import COLOURS, FAINT, INK, STYLE, label, title
 if TYPE_CHECKING:
     from bmtl.diagnostics.capacity import Capacity
     from bmtl.diagnostics.conflict import Conflict
+    from bmtl.diagnostics.drift import Drift
     from bmtl.diagnostics.restarts import Restarts
     from bmtl.diagnostics.trajectory import Trajectory
 
@@ -88,5 +89,24 @@ def trajectory(found: Trajectory) -> Figure:
             ax.set_title(label(found.names[t]), fontsize=9)
             ax.set_xlabel("training loss")
         axes[0].set_ylabel("held-out loss")
+        fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+def drift(found: Drift) -> Figure:
+    """What later cells lose to time in both arms, with two standard errors: a line a task, the worst on top."""
+    with matplotlib.rc_context(STYLE):
+        table = found.summary().head(MOST_LINES)
+        fig, (ax,) = _axes("Later rows predicted from earlier ones", height=1.5 + 0.4 * len(table))
+        at = np.arange(len(table))
+        for (arm, colour), shift in zip(ARMS.items(), (-0.1, 0.1), strict=True):
+            ax.errorbar(
+                table[f"ageing_{arm}"], at + shift, xerr=2 * table[f"se_{arm}"], fmt="o", markersize=4, color=colour,
+                label={"shared": "shared trunk", "single": "a trunk each"}[arm],
+            )
+        ax.axvline(0, color=INK, linewidth=0.9)
+        ax.set_yticks(at, [label(str(name)) for name in table["task"]])
+        ax.set_ylim(len(table) - 0.5, -0.5)
+        ax.set_xlabel("against as many rows of any time, nats a cell")
         fig.legend(loc="outside lower center", ncols=2)
     return fig

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bmtl.arrangement import Arrangement
 from bmtl.diagnostics._geometry import MEASURES, geometry
-from bmtl.diagnostics._training import Study, joined
-from bmtl.diagnostics.capacity import ARMS
+from bmtl.diagnostics._training import ARMS, Study, arms, joined
 from bmtl.diagnostics.restarts import CLEAR
+from bmtl.findings import Finding, signed
 from bmtl.tasks import Tasks
 from bmtl.training.runs import Runs
 from bmtl.trunks import Trunk
@@ -117,6 +116,18 @@ class Trajectory:
         clear = np.abs(last["transfer"]) > CLEAR * last["se"]
         return last.assign(says=np.where(~clear, "undecided", np.where(last["transfer"] > 0, "helps", "hurts")))
 
+    def findings(self) -> list[Finding]:
+        """A sentence a task: whether sharing generalises better at equal training loss."""
+        says = {"helps": "generalises better when shared", "hurts": "generalises worse when shared",
+                "undecided": "generalises alike, shared or not"}
+        return [
+            Finding("trajectory", (str(row.task),), (
+                f"At equal training loss ({row.train:.2f}) {row.task} {says[row.says]}: sharing gains "
+                f"{signed(row.transfer, row.se)} nats a held-out cell."
+            ))
+            for row in self.summary().itertuples()
+        ]
+
     def plot(self) -> Figure:
         """Held-out against training loss of both arms, a panel a task."""
         from bmtl.diagnostics.training_plots import trajectory as draw
@@ -183,9 +194,7 @@ def trajectory(
         if epoch % every == 0 or epoch == study.recipe.epochs:
             seen.setdefault(epoch, []).append(geometry(own))
 
-    for arm, arrangement in zip(
-        ARMS, (Arrangement.shared(tasks.names), Arrangement.decoupled(tasks.names)), strict=True
-    ):
+    for arm, arrangement in arms(tasks.names).items():
         seen.clear()
         found = study.follow(trunk, arrangement, look)
         train[arm], held[arm] = joined(found, "train"), joined(found, "held")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bmtl.advice.screen import Screen
+from bmtl.advice.widen import Wider
 from bmtl.arrangement import Arrangement
 from bmtl.errors import TaskError
 from bmtl.findings import Finding, Finds
@@ -61,6 +62,9 @@ class Advice:
         Wall time.
     versions : dict
         Package to version.
+    wider : Wider or None
+        What a wider trunk does to tasks that sharing the given one harms and that are recommended apart: its ``trunk``,
+        and whether it is ``enough`` for them to share it. None if there are no such tasks, or the trunk has no width.
     findings : tuple of Finding
         What diagnostics found, if they were asked (`with_findings`).
     """
@@ -80,6 +84,7 @@ class Advice:
     warnings: list[str]
     seconds: float
     versions: dict[str, str]
+    wider: Wider | None = None
     findings: tuple[Finding, ...] = ()
 
     def with_findings(self, *results: Finds) -> Advice:
@@ -162,11 +167,15 @@ class Advice:
             ["task", "family", "n", "elpd_decoupled", "elpd_weighted", "elpd_merged", "elpd_recommended", "gain",
              "se_gain", "noise"]
         ]
+        def filled(line: str, further: str = "  ") -> str:
+            return textwrap.fill(line, 116, initial_indent="  ", subsequent_indent=further)
+
         notes = [self.reason, *(f"WARNING: {warning}" for warning in self.warnings)]
         lines = [
             self.question,
+            *([filled(self.wider.says)] if self.wider else []),
             f"  {self.verdict} (probability {self.probability:.2f}): {self.arrangement}",
-            *(textwrap.fill(line, 116, initial_indent="  ", subsequent_indent="  ") for line in notes),
+            *map(filled, notes),
             "",
             "Pairs",
             pairs.to_string(index=False, float_format=number),
@@ -177,7 +186,7 @@ class Advice:
         if self.findings:
             said = (f"{', '.join(own.tasks)} ({own.diagnostic}): {own.says}" for own in self.findings)
             lines += ["", "Diagnostics"]
-            lines += [textwrap.fill(own, 116, initial_indent="  ", subsequent_indent="    ") for own in said]
+            lines += [filled(own, "    ") for own in said]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

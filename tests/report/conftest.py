@@ -139,6 +139,7 @@ def make(converged: bool = True, trace: bool = True) -> SimpleNamespace:
         versions={"bmtl": "0.3.0", "jax": "0.10.2", "numpy": "2.4.6", "numpyro": "0.22.0"},
         question="Should seven outcomes of health and care share one model?",
         findings=(),
+        wider=None,
         warnings=[] if converged else ["3 of 21 pairs were compared on fewer than 100 rows."],
     )
 

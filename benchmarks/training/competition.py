@@ -1,8 +1,8 @@
 """Two tasks that a narrow trunk cannot hold together, and a wide one can: do diagnostics and advice say so?
 
 Each task is a network of six tanh units of its own in the same six inputs, with a tenth of its spread as noise.
-`bmtl.diagnostics.capacity` is to find the width from which on sharing does not hurt, and `bmtl.advise`, given a trunk of
-eight units, that a wider one lets the two share. Seeds that ``--out`` holds already are not run again.
+`bmtl.diagnostics.capacity` is to find the width from which on sharing does not hurt, and `bmtl.advise`, given a trunk
+of eight units, that a wider one lets the two share. Seeds that ``--out`` holds already are not run again.
 
 Usage: ``python -m benchmarks.training.competition [--seeds 3] [--out FILE.json]``
 """

@@ -24,6 +24,7 @@ from bmtl.advice.screen import verdict as verdict_of
 from bmtl.advice.widen import told, widen
 from bmtl.arrangement import Arrangement
 from bmtl.errors import TaskError
+from bmtl.fitting import powers
 from bmtl.fitting.devices import choose
 from bmtl.fitting.fit import check_model, choose_trunk
 from bmtl.fitting.progress import Progress
@@ -105,6 +106,8 @@ def advise(
     if unknown := sorted(set(protect) - set(tasks.names)):
         raise TaskError(f"protect names unknown tasks: {unknown}; the tasks are {list(tasks.names)}")
     method_name, settings = resolve(method, options)
+    if powers.first(tasks, settings):
+        raise ValueError("advise compares posteriors: give method='svi' without a weighting")
     engine, device = choose(engine, device, method_name, engines(model))
 
     screened = screen(tasks, linear=bool(getattr(getattr(model, "trunk", None), "linear", False)), seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch.distributions import biject_to
@@ -38,6 +39,10 @@ class Latent:
         self._shapes = {name: value.shape for name, value in free.items()}
         self.size = sum(value.numel() for value in free.values())
         self.n_point = sum(value.numel() for name, value in free.items() if point(name))
+
+    def where(self, chosen: Callable[[str], bool]) -> np.ndarray:
+        """Mask of the coordinates of some sites, ``(size,)``."""
+        return np.repeat([chosen(name) for name in self._shapes], [own.numel() for own in self._shapes.values()])
 
     def _sites(self) -> dict[str, Any]:
         nodes = pyro.poutine.trace(self.program).get_trace(self._arrays).nodes

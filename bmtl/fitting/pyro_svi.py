@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import array_api_compat.torch as xp
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -14,6 +15,7 @@ import torch
 
 from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
+from bmtl.fitting import powers
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.gains import Gains
 from bmtl.fitting.progress import Progress
@@ -21,7 +23,7 @@ from bmtl.fitting.pyro_latent import Latent
 from bmtl.fitting.robust import Robust
 from bmtl.fitting.settings import FLOWS, HIDDEN, MAP, RANK, SVI, is_point, step_size
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, Settling, chunks
-from bmtl.model import Model
+from bmtl.model import Model, in_trunk
 
 MOMENTUM = 0.9
 """Of gradient descent with gains."""
@@ -52,7 +54,7 @@ def run(
             start = time.perf_counter()
             arrays = tensors | {name: torch.as_tensor(value, device=engine.device) for name, value in own.items()}
             runs = []
-            for restart in range(settings.restarts if begin is None else 1):
+            for restart in range(settings.restarts if begin is None and not powers.seeks(settings) else 1):
                 torch.manual_seed(1_000_003 * seed + 1_009 * fold + restart)
                 runs.append(PyroSVI(model, design, settings, arrays, engine, begin))
                 runs[-1].train(progress)
@@ -75,10 +77,15 @@ class PyroSVI:
             model.program(engine, Data(design, arrays, scale))
 
         self.settings = settings
-        self.arrays = arrays
+        self.design = design
+        self.arrays = dict(arrays)
         self.n_rows = design.n_rows
         self.device = engine.device
         self.latent = Latent(program, arrays, partial(is_point, settings))
+        self.in_trunk = torch.as_tensor(self.latent.where(in_trunk), device=engine.device)
+        self.seeks, self.before = powers.seeks(settings), torch.full((design.n_tasks,), torch.nan, device=engine.device)
+        if self.seeks and not self.in_trunk.any():
+            raise powers.without_trunk(settings.weighting, model)  # type: ignore[union-attr]
         self.cells = sum(float(value.sum()) for name, value in arrays.items() if name.startswith("mask/"))
         self.settling = Settling(1, self.cells, chunks(settings.max_steps), warm=begin is not None)
         first = self._initial() if begin is None else {
@@ -168,10 +175,14 @@ class PyroSVI:
             for _ in range(chunks(settings.max_steps)):
                 scale = self.settling.likelihood * self.n_rows / batch
                 optimiser.param_groups[0]["lr"] = rate * self.settling.factor[0]
+                seeking, passed = self.seeks and self.settling.stage[0] == 0, 0.0
                 for step in range(CHUNK):
                     rows = self.arrays
                     if batch < self.n_rows:
                         rows = take_rows(rows, torch.randint(self.n_rows, (batch,), device=self.device))
+                    if seeking:
+                        self.arrays["power"] = self._sought(rows)
+                        passed = passed + self.arrays["power"] / CHUNK
                     optimiser.zero_grad()
                     loss = self.negative_elbo(rows, scale)
                     loss.backward()
@@ -182,6 +193,8 @@ class PyroSVI:
                         steps += 1
                         torch._foreach_lerp_(mean, [own.detach() for own in params], 1.0 / steps)
                 self.settling.look(losses.cpu().numpy()[None])
+                if seeking and self.settling.stage[0] > 0:
+                    self.arrays["power"] = passed
                 tick(CHUNK, loss=float(losses.mean()))
                 if self.settling.settled.all():
                     break
@@ -191,6 +204,20 @@ class PyroSVI:
             particles = 1 if isinstance(settings, MAP) else EVALUATION_DRAWS
             elbo = float(np.mean([-float(self.negative_elbo(self.arrays)) for _ in range(particles)]))
             self.elbo = -np.inf if self.settling.failed[0] or not np.isfinite(elbo) else elbo
+
+    def _sought(self, rows: Mapping[str, Any]) -> torch.Tensor:
+        """Powers after a step."""
+        with torch.no_grad():
+            z = torch.cat([self.params["point"], self.posterior().sample()])
+        z, power = z.requires_grad_(), rows["power"].clone().requires_grad_()
+        # The log-density is linear in the powers: its derivative by one is that task's log-likelihood.
+        density = self.latent.log_density(z, {**rows, "power": power})
+        (by_task,) = torch.autograd.grad(density, power, create_graph=True)
+        pulls = torch.stack([torch.autograd.grad(own, z, retain_graph=True)[0] for own in by_task])[:, self.in_trunk]
+        n = powers.cells(xp, Data(self.design, rows))
+        weighting = self.settings.weighting  # type: ignore[union-attr]
+        found, self.before = powers.moved(xp, weighting, rows["power"], self.before, by_task.detach(), pulls, n)
+        return found
 
     @torch.no_grad()
     def draw(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -221,5 +248,6 @@ def _best(runs: list[PyroSVI], seconds: float) -> Draws:
         guide=best.guide,
         log_ratio=ratio if isinstance(best.settings, SVI) else None,
         settled=bool(best.settling.settled.all()),
+        powers=best.arrays["power"].cpu().numpy().astype(float) if "power" in best.arrays else None,
         seconds=seconds,
     )

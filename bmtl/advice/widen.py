@@ -62,7 +62,7 @@ def widen(
     """
     shared, apart = trials.run([together, decoupled])
     harmed = [own for own in harmed_by(shared, apart, protect) if own in among]
-    trunk = getattr(trials.model, "trunk", None)
+    trunk: Any = getattr(trials.model, "trunk", None)
     if not harmed or not hasattr(trunk, "wider"):
         return None
     wide = trials.of(replace(trials.model, trunk=trunk.wider(TIMES)))
@@ -95,8 +95,8 @@ def _each(shared: Trial, apart: Trial, names: Sequence[str]) -> tuple[float, flo
     return total(shared, apart, among / among.sum() / np.array([len(own) for own in shared.rows]))
 
 
-def told(wider: Wider | None, together: Arrangement, names: Sequence[str], why: Any) -> Any:
-    """Reasons of tasks or pairs (a tuple of names each) with what the wider trunk says, where it bears on them."""
+def told(wider: Wider | None, together: Arrangement, names: Sequence[tuple[str, ...]], why: Any) -> Any:
+    """Reasons of tasks or pairs with what the wider trunk says, where it bears on them."""
     if wider is None:
         return why
     out = []

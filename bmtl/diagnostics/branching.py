@@ -123,14 +123,15 @@ class Branching:
 
     def findings(self) -> list[Finding]:
         """A sentence a task on where it parts, and one a pair on what they share."""
-        depths, best = self.depths(), self.best
-        gains = self.refits().head(len(self.names)).set_index("task")
+        depths, best = self.depths().to_numpy(), self.best
+        # The best choice comes first, its tasks in their order.
+        gains = self.refits()[["gain", "se"]].to_numpy(dtype=float)
         found = []
-        for name, count in zip(self.names, self.shares(best), strict=True):
-            gain = signed(gains.loc[name, "gain"], gains.loc[name, "se"])
+        for t, (name, count) in enumerate(zip(self.names, self.shares(best), strict=True)):
+            gain = signed(*gains[t])
             found.append(Finding("branching", (name,), (
                 f"In the best refit {name} shares the first {count} of {self.layers} layers (probability "
-                f"{depths.loc[name, count]:.2f} by the search); against sharing all it gains {gain} nats a held-out "
+                f"{depths[t, count]:.2f} by the search); against sharing all it gains {gain} nats a held-out "
                 "cell."
             )))
         by_depth = np.array([own.depth for own in self.options])

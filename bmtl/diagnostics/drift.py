@@ -117,6 +117,7 @@ def _ageing(forward: np.ndarray, random: np.ndarray) -> tuple[float, float]:
 
 
 def _said(row: Any) -> str:
+    """A row of the summary in words."""
     shared, single = signed(row.ageing_shared, row.se_shared), signed(row.ageing_single, row.se_single)
     says = {"neither": "does not age measurably", "both": "ages", "shared": "ages on a shared trunk",
             "single": "ages on a trunk of its own"}[row.ages]

@@ -118,15 +118,7 @@ class Trajectory:
 
     def findings(self) -> list[Finding]:
         """A sentence a task: whether sharing generalises better at equal training loss."""
-        says = {"helps": "generalises better when shared", "hurts": "generalises worse when shared",
-                "undecided": "generalises alike, shared or not"}
-        return [
-            Finding("trajectory", (str(row.task),), (
-                f"At equal training loss ({row.train:.2f}) {row.task} {says[row.says]}: sharing gains "
-                f"{signed(row.transfer, row.se)} nats a held-out cell."
-            ))
-            for row in self.summary().itertuples()
-        ]
+        return [Finding("trajectory", (str(row.task),), _said(row)) for row in self.summary().itertuples()]
 
     def plot(self) -> Figure:
         """Held-out against training loss of both arms, a panel a task."""
@@ -137,6 +129,16 @@ class Trajectory:
     def __repr__(self) -> str:
         table = self.summary().to_string(index=False, float_format=lambda v: f"{v:.3g}")
         return f"bmtl.Trajectory: at the lowest training loss of both arms\n{table}"
+
+
+def _said(row: Any) -> str:
+    """A row of the summary in words."""
+    says = {"helps": "generalises better when shared", "hurts": "generalises worse when shared",
+            "undecided": "generalises alike, shared or not"}
+    return (
+        f"At equal training loss ({row.train:.2f}) {row.task} {says[row.says]}: sharing gains "
+        f"{signed(row.transfer, row.se)} nats a held-out cell."
+    )
 
 
 def trajectory(

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bmtl._version import __version__
-from bmtl.errors import ConvergenceWarning, FitError, TaskError, TaskWarning
+from bmtl.errors import ConvergenceWarning, FitError, PowerPosteriorWarning, TaskError, TaskWarning
 
 if TYPE_CHECKING:
     from bmtl import causal, diagnostics, families, grouping, noise, relations, training, trunks
@@ -32,6 +32,7 @@ __all__ = [
     "Fit",
     "FitError",
     "Folds",
+    "PowerPosteriorWarning",
     "TaskError",
     "TaskWarning",
     "Tasks",

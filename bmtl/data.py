@@ -28,6 +28,8 @@ class Block:
         Which tasks.
     y, mask, exposure : array
         ``T_f × rows`` where tasks share rows ("wide"), ``rows`` where each row belongs to one task ("long").
+    power : array or None
+        What the cells' log-likelihoods are multiplied by, of a shape that broadcasts to that of ``y``; None for 1.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Block:
     y: Any
     mask: Any
     exposure: Any
+    power: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +210,7 @@ def take_rows(values: Mapping[str, Any], index: Any) -> dict[str, Any]:
     """A minibatch: the same arrays at some rows; what has no rows stays as it is."""
     by_row = ("x", "task", "group")
     return {
-        name: value if name.startswith(("prior/", "given/"))
+        name: value if name.startswith(("prior/", "given/", "power"))
         else value[index] if name in by_row else value[..., index]
         for name, value in values.items()
     }
@@ -232,6 +235,7 @@ class Data:
         return self.values.get("task")
 
     def blocks(self) -> Iterator[Block]:
+        power = self.values.get("power")
         for name, members in self.design.groups.items():
             yield Block(
                 name=f"y_{name}",
@@ -240,6 +244,7 @@ class Data:
                 y=self.values[f"y/{name}"],
                 mask=self.values[f"mask/{name}"],
                 exposure=self.values[f"exposure/{name}"],
+                power=None if power is None else power[members][:, None] if self.task is None else power[self.task],
             )
 
 

@@ -16,5 +16,9 @@ class TaskWarning(UserWarning):
     """The tasks can be modelled, but something about them was changed or deserves a look."""
 
 
+class PowerPosteriorWarning(UserWarning):
+    """A fit weighs the tasks' likelihoods: its target is a power posterior, not the posterior."""
+
+
 class ConvergenceWarning(UserWarning):
     """A fit finished without passing its convergence checks."""

@@ -68,6 +68,18 @@ class Fit(CausalFit):
     def arrangement(self) -> Arrangement:
         return self.model.arranged(self.tasks.names)
 
+    @property
+    def powers(self) -> dict[str, float]:
+        """Power to which each task's likelihood is raised in the target; empty where that is the posterior."""
+        own = self.draws.powers
+        return {} if own is None else dict(zip(self.tasks.names, own.tolist(), strict=True))
+
+    @property
+    def target(self) -> str:
+        """What the draws approximate: the posterior, or a power posterior with which powers."""
+        each = ", ".join(f"{name} {power:.3g}" for name, power in self.powers.items())
+        return f"power posterior (likelihoods to the powers {each})" if each else "posterior"
+
     @cached_property
     def data(self) -> xr.DataTree:
         """Everything as an ArviZ tree.
@@ -138,10 +150,12 @@ class Fit(CausalFit):
         Raises
         ------
         FitError
-            For a MAP fit, which has no posterior draws.
+            For a MAP fit, which has no posterior draws, and where the target is a power posterior.
         """
         if self.method == "map":
             raise FitError("a MAP fit has no posterior draws to compute LOO from: fit with method='svi' or 'nuts'")
+        if self.powers:
+            raise FitError(f"LOO takes a cell out of a posterior, and this is a {self.target}: fit without a weighting")
         if max(self.tasks.n_cells) > LARGE and not self.causal:
             return self._sampled_loo()
         return {
@@ -179,7 +193,7 @@ class Fit(CausalFit):
         Raises
         ------
         FitError
-            For a MAP fit.
+            As `loo`.
         """
         seen = point_trunk(self.model, self.settings)
         rows = [
@@ -429,6 +443,7 @@ class Fit(CausalFit):
             "engine": f"{self.engine} on {self.device}",
             "draws": f"{chains} × {draws}",
             **({"graphs": self._graphs} if self.causal else {}),
+            **({"target": self.target} if self.powers else {}),
             "seed": str(self.seed),
             "seconds": f"{self.draws.seconds:.1f}",
             **({"added": ", ".join(self.added)} if self.added else {}),

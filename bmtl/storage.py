@@ -84,6 +84,7 @@ def _fit(tree: xr.DataTree, net: Any, program: Any) -> Fit:
         settled=bool(attrs["settled"]),
         seconds=float(attrs["seconds"]),
         constants={name: value for name, value in _arrays_of(tree, "constant_data").items() if name != INPUTS},
+        powers=np.array(list(saved.values())) if (saved := json.loads(attrs.get("powers", "{}"))) else None,
         checked=tree["saved_checks"].to_dataset().to_dataframe()[COLUMNS] if "saved_checks" in tree.children else None,
     )
     return Fit(
@@ -134,8 +135,17 @@ def restore(saved: Any, net: Any = None) -> Any:
         return Arrangement.from_json(dict(saved))
     if name == "Module":
         return _module(saved["fields"], net)
-    kind = PARTS.get(name) or model_class(name)
+    kind = PARTS.get(name) or _weighting(name) or model_class(name)
     return kind(**{key: restore(value, net) for key, value in saved["fields"].items()})
+
+
+def _weighting(name: str) -> Any:
+    """The weighting of that name, if it is one of a fit's; torch is loaded for it alone."""
+    if name not in ("GradNorm", "Static"):
+        return None
+    from bmtl.training import weightings
+
+    return getattr(weightings, name)
 
 
 def model_class(name: str) -> Any:

@@ -166,5 +166,7 @@ def attributes(fit: Fit) -> dict[str, Any]:
         "seconds": fit.draws.seconds,
         "settled": int(fit.draws.settled),
         "added": json.dumps(fit.added),
+        "target": fit.target,
+        "powers": json.dumps(fit.powers),
         "versions": json.dumps(versions.installed()),
     }

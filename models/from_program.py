@@ -116,6 +116,7 @@ class _Sites(Messenger):
         super().__init__()
         self.data, self.given, self.found = data, given, dict[str, Any]()
         self.cells: dict[str, tuple[Any, Any, Any]] = {}
+        self.tasks = {name: t for t, name in enumerate(data.design.names)}
         for block in data.blocks():
             for j, t in enumerate(block.tasks):
                 own: Any = (block.y, block.mask, block.exposure)
@@ -141,7 +142,8 @@ class _Sites(Messenger):
         self.found[name] = fn = fn.expand(y.shape)
         if self.given:
             msg["fn"], msg["value"], msg["is_observed"] = fn.mask(mask), y, True
-            msg["scale"] = self.data.scale
+            power = self.data.values.get("power")
+            msg["scale"] = self.data.scale if power is None else self.data.scale * power[self.tasks[name]]
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def test_linked_files_exist(page: Path) -> None:
     assert not [target for target in linked if not (page.parent / target).exists()]
 
 
+@pytest.mark.filterwarnings("ignore::bmtl.PowerPosteriorWarning")
 @pytest.mark.parametrize(
     "page",
     [pytest.param(own, marks=pytest.mark.slow if LONG.search("\n".join(python(own))) else (), id=title(own))

@@ -1,6 +1,8 @@
-"""Two tasks that a narrow trunk cannot hold together, and a wide one can: does `bmtl.diagnostics.capacity` say so?
+"""Two tasks that a narrow trunk cannot hold together, and a wide one can: do diagnostics and advice say so?
 
 Each task is a network of six tanh units of its own in the same six inputs, with a tenth of its spread as noise.
+`bmtl.diagnostics.capacity` is to find the width from which on sharing does not hurt, and `bmtl.advise`, given a trunk
+of eight units, that a wider one lets the two share. Seeds that ``--out`` holds already are not run again.
 
 Usage: ``python -m benchmarks.training.competition [--seeds 3] [--out FILE.json]``
 """
@@ -18,10 +20,11 @@ import torch
 
 import bmtl
 from benchmarks import record
+from bmtl.models import SharedTrunk
 from bmtl.trunks import MLP
 
 UNITS, INPUTS, ROWS, NOISE = 6, 6, 1500, 0.1
-WIDTHS, RUNS, EPOCHS = (8, 16, 32, 64), 3, 1000
+WIDTHS, RUNS, EPOCHS, FOLDS = (8, 16, 32, 64), 3, 1000, 2
 
 
 def problem(seed: int) -> bmtl.Tasks:
@@ -33,24 +36,50 @@ def problem(seed: int) -> bmtl.Tasks:
     return bmtl.Tasks.from_arrays(X, f + NOISE * rng.normal(size=f.shape), ["gaussian"] * 2, names=["first", "second"])
 
 
+def diagnosed(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What `capacity` says, and its table."""
+    start = time.perf_counter()
+    found = bmtl.diagnostics.capacity(
+        MLP((8,)), problem(seed), widths=WIDTHS, runs=RUNS, epochs=EPOCHS, seed=seed, device="cpu",
+        optimiser=partial(torch.optim.Adam, lr=0.02),
+    )
+    print(found, flush=True)
+    said = {"seed": seed, "width": found.width, "competes": found.summary["competes"].tolist(),
+            "seconds": round(time.perf_counter() - start, 1)}
+    return said, [{"seed": seed, **row} for row in found.table().to_dict("records")]
+
+
+def advised(seed: int) -> dict[str, Any]:
+    """What `advise` says of a trunk of eight units: what sharing does to the tasks that it harms, there and wider."""
+    found = bmtl.advise(
+        SharedTrunk(MLP((8,))), problem(seed), folds=FOLDS, restarts=1, device="cpu", seed=seed, progress=False
+    )
+    print(found, flush=True)
+    wider = found.wider
+    said: dict[str, Any] = {"seed": seed, "verdict": found.verdict, "widen": wider is not None and wider.enough}
+    if wider is not None:
+        said |= {"harmed": list(wider.tasks), "still": list(wider.still), "before": wider.before,
+                 "after": wider.after, "wider": repr(wider.trunk)}
+    return {**said, "seconds": round(found.seconds, 1)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    said: list[dict[str, Any]] = []
+    before = record.read(arguments.out)
+    said, advice, rows = (before.get(name, []) for name in ("said", "advice", "table"))
     for seed in range(arguments.seeds):
-        start = time.perf_counter()
-        found = bmtl.diagnostics.capacity(
-            MLP((8,)), problem(seed), widths=WIDTHS, runs=RUNS, epochs=EPOCHS, seed=seed, device="cpu",
-            optimiser=partial(torch.optim.Adam, lr=0.02),
+        if seed not in [own["seed"] for own in said]:
+            own, table = diagnosed(seed)
+            said.append(own)
+            rows += table
+        if seed not in [own["seed"] for own in advice]:
+            advice.append(advised(seed))
+        record.write(
+            arguments.out, runs=RUNS, epochs=EPOCHS, folds=FOLDS, rows=ROWS, said=said, advice=advice, table=rows
         )
-        print(found, flush=True)
-        rows += [{"seed": seed, **row} for row in found.table().to_dict("records")]
-        said.append({"seed": seed, "width": found.width, "competes": found.summary["competes"].tolist(),
-                     "seconds": round(time.perf_counter() - start, 1)})
-    record.write(arguments.out, runs=RUNS, epochs=EPOCHS, rows=ROWS, said=said, table=rows)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from bmtl.advice.screen import Screen
+from bmtl.advice.widen import Wider
 from bmtl.arrangement import Arrangement
 from bmtl.errors import TaskError
+from bmtl.findings import Finding, Finds
 from bmtl.results import Fit
 
 if TYPE_CHECKING:
@@ -60,6 +62,11 @@ class Advice:
         Wall time.
     versions : dict
         Package to version.
+    wider : Wider or None
+        What a wider trunk does to tasks that sharing the given one harms and that are recommended apart: its ``trunk``,
+        and whether it is ``enough`` for them to share it. None if there are no such tasks, or the trunk has no width.
+    findings : tuple of Finding
+        What diagnostics found, if they were asked (`with_findings`).
     """
 
     pairs: pd.DataFrame
@@ -77,6 +84,31 @@ class Advice:
     warnings: list[str]
     seconds: float
     versions: dict[str, str]
+    wider: Wider | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def with_findings(self, *results: Finds) -> Advice:
+        """The same advice, knowing what diagnostics of these tasks found: `why` and the report then tell it.
+
+        Parameters
+        ----------
+        *results : Restarts, Capacity, Conflict, Trajectory, Drift
+            Results of `bmtl.diagnostics`, or anything with their method ``findings``.
+
+        Raises
+        ------
+        TypeError
+            If something has no findings.
+        TaskError
+            If a finding is about a task that the advice is not about.
+        """
+        found = list(self.findings)
+        for own in results:
+            if not isinstance(own, Finds):
+                raise TypeError(f"a result of bmtl.diagnostics is needed, got {type(own).__name__}, without findings")
+            found += own.findings()
+        self._require({name for own in found for name in own.tasks})
+        return replace(self, findings=tuple(found))
 
     @property
     def question(self) -> str:
@@ -86,21 +118,27 @@ class Advice:
     def why(self, a: str, b: str | None = None) -> str:
         """What decided about a pair of tasks, or where a task stands, in sentences with the figures.
 
+        What diagnostics found of the two, or of the one, comes last (`with_findings`).
+
         Raises
         ------
         TaskError
             If there is no such task, or the two are one.
         """
-        names = list(self.tasks["task"])
-        if unknown := [own for own in (a, b) if own is not None and own not in names]:
-            raise TaskError(f"no task {unknown[0]!r}; the tasks are {names}")
+        self._require({a} if b is None else {a, b})
+        found = [own.says for own in self.findings if set(own.tasks) == ({a} if b is None else {a, b})]
         if b is None:
-            return str(self.tasks.loc[self.tasks["task"] == a, "why"].iloc[0])
+            return " ".join([str(self.tasks.loc[self.tasks["task"] == a, "why"].iloc[0]), *found])
         pair = self.pairs[self.pairs[["task_a", "task_b"]].isin([a, b]).all(axis=1)]
         if pair.empty:
             raise TaskError(f"a pair needs two tasks, got {a!r} twice")
         own = pair.iloc[0]
-        return f"{own['task_a']} and {own['task_b']}: {own['verdict']}. {own['why']}"
+        return " ".join([f"{own['task_a']} and {own['task_b']}: {own['verdict']}. {own['why']}", *found])
+
+    def _require(self, asked: set[str]) -> None:
+        names = list(self.tasks["task"])
+        if unknown := sorted(asked - set(names)):
+            raise TaskError(f"no task {unknown[0]!r}; the tasks are {names}")
 
     def plot(self) -> Figure:
         """Arrangement, ELPD by arrangement, correlations and noises in one figure."""
@@ -129,11 +167,15 @@ class Advice:
             ["task", "family", "n", "elpd_decoupled", "elpd_weighted", "elpd_merged", "elpd_recommended", "gain",
              "se_gain", "noise"]
         ]
+        def filled(line: str, further: str = "  ") -> str:
+            return textwrap.fill(line, 116, initial_indent="  ", subsequent_indent=further)
+
         notes = [self.reason, *(f"WARNING: {warning}" for warning in self.warnings)]
         lines = [
             self.question,
+            *([filled(self.wider.says)] if self.wider else []),
             f"  {self.verdict} (probability {self.probability:.2f}): {self.arrangement}",
-            *(textwrap.fill(line, 116, initial_indent="  ", subsequent_indent="  ") for line in notes),
+            *map(filled, notes),
             "",
             "Pairs",
             pairs.to_string(index=False, float_format=number),
@@ -141,6 +183,10 @@ class Advice:
             f"Tasks: expected log predictive density by arrangement, nats ({self.evidence})",
             tasks.to_string(index=False, float_format=number),
         ]
+        if self.findings:
+            said = (f"{', '.join(own.tasks)} ({own.diagnostic}): {own.says}" for own in self.findings)
+            lines += ["", "Diagnostics"]
+            lines += [filled(own, "    ") for own in said]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

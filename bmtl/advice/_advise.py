@@ -20,12 +20,14 @@ from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, kind_of, labels_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
-from bmtl.advice.decide import apart, balance, harmed_by, instead, less_sharing, not_one, sharing, total
+from bmtl.advice.decide import alone, apart, balance, harmed_by, instead, less_sharing, not_one, sharing, total
 from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
+from bmtl.advice.widen import told, widen
 from bmtl.arrangement import Arrangement
 from bmtl.errors import TaskError
+from bmtl.fitting import powers
 from bmtl.fitting.checkpoint import Checkpoint
 from bmtl.fitting.devices import choose
 from bmtl.fitting.fit import check_model, choose_trunk
@@ -66,7 +68,8 @@ def advise(
     arrangements of the whole set. The best one is then fitted beside a trunk for every task (decoupled), one trunk with
     a head each (weighted) and one function for all (merged), and they are compared on cells left out. A harm that
     sharing does there lowers the probabilities of sharing, and a task that it harms beyond noise is recommended apart;
-    if one of the others predicts better beyond noise, it is recommended instead.
+    if one of the others predicts better beyond noise, it is recommended instead. Where sharing harms tasks that are
+    then recommended apart, a wider trunk of the same kind is tried too: it may let them share (`Advice.wider`).
 
     Parameters
     ----------
@@ -117,6 +120,8 @@ def advise(
     if unknown := sorted(set(protect) - set(tasks.names)):
         raise TaskError(f"protect names unknown tasks: {unknown}; the tasks are {list(tasks.names)}")
     method_name, settings = resolve(method, options)
+    if powers.first(tasks, settings):
+        raise ValueError("advise compares posteriors: give method='svi' without a weighting")
     engine, device = choose(engine, device, method_name, engines(model))
     kept = None if checkpoint is None else Checkpoint.of(
         checkpoint, model, tasks, settings, engine, device, seed, folds=folds.spec(tasks)
@@ -146,6 +151,7 @@ def advise(
     # The best comes first: whether cells can be left out shows at its fit, which is needed in any case.
     recommended, *tried = trials.run([best, *base.values()])
     harmed = harmed_by(recommended, tried[0], protect)
+    crowded = best if harmed else base["weighted"]
     # Of two tasks all arrangements were tried.
     factor = sharing([recommended, *tried[1:]] if tasks.n_tasks == 2 else [recommended], tried[0])
     warnings = []
@@ -182,12 +188,18 @@ def advise(
     if fit.problems:
         warnings.append(f"The recommended fit did not converge ({fit.problems}): the advice is undecided.")
 
+    wider = widen(
+        trials, crowded, base["decoupled"], [own for own in alone(best) if own not in drifting], protect
+    )
     joint = trials.fit(base["weighted"]).relations()
     pairs = _pairs(screened, tasks, np.exp(log_p), joint, harmed, drifting, fit.problems)
     if caused is not None:
         said = [caused.advice(a, b) for a, b in zip(pairs["task_a"], pairs["task_b"], strict=True)]
         pairs["why"] = pairs["why"] + " " + pd.Series(said)
+    pairs["why"] = told(wider, crowded, list(zip(pairs["task_a"], pairs["task_b"], strict=True)), pairs["why"])
     differences = _differences(outcomes, tasks)
+    of_tasks = _tasks(outcomes, fit, differences)
+    of_tasks["why"] = told(wider, crowded, [(own,) for own in tasks.names], of_tasks["why"])
     kind = kind_of(labels_of(best, tasks.names))
     # What the pairs say of such an arrangement, or refits if it is they that chose it.
     probability = float(ndtr(chosen[0] / np.hypot(*chosen[1:]))) if better else ranked.kind[kind]
@@ -195,7 +207,7 @@ def advise(
     gain, se = total(recommended, tried[0], np.ones(tasks.n_tasks))
     return Advice(
         pairs=pairs,
-        tasks=_tasks(outcomes, fit, differences),
+        tasks=of_tasks,
         differences=differences,
         arrangement=best,
         arrangements=_arrangements(ranked, tasks, sign),
@@ -209,6 +221,7 @@ def advise(
         warnings=warnings,
         seconds=time.perf_counter() - start,
         versions=versions.installed(),
+        wider=wider,
     )
 
 

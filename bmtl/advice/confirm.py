@@ -120,6 +120,12 @@ class Trials:
         )
         return agreed(found, list(self._trials.values())) if apart else found
 
+    def of(self, model: Any) -> Trials:
+        """The same for another model, by refits if these came to need them."""
+        other = Trials(model, self.tasks, self.settings, self.engine, self.device, self.seed, self.folds, self.work)
+        other.importance_sampling &= self.importance_sampling
+        return other
+
     def fit(self, arrangement: Arrangement) -> Fit:
         """The fit of all cells under an arrangement."""
         self._fit([arrangement])

@@ -119,6 +119,19 @@ def of_harm(harmed: Sequence[str], drifting: Sequence[str], verdict: str) -> str
     )
 
 
+def of_width(
+    tasks: Sequence[str], still: Sequence[str], times: int, trunk: str, before: tuple[float, float],
+    after: tuple[float, float],
+) -> str:
+    """What a wider trunk does to the harm of sharing."""
+    start = f"A wider trunk does not let {_listed(still)} share" if still else "Widen the trunk before you decouple"
+    narrow, wide = ("{:+.3f} ± {:.3f}".format(*own) for own in (before, after))
+    return (
+        f"{start}: against a trunk each of the same width, sharing changes the log density of left-out observations of "
+        f"{_listed(tasks)} by {narrow} nats on the trunk as given and by {wide} on one {times} times as wide ({trunk})."
+    )
+
+
 def of_task(partners: Sequence[str], twins: Sequence[str], gain: float, se: float, n: int) -> str:
     """Why a task stands where it does in the recommended arrangement."""
     if not partners and not twins:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from bmtl.diagnostics.branching import Branching, branching
 from bmtl.diagnostics.capacity import Capacity, capacity
 from bmtl.diagnostics.conflict import Conflict, conflict
 from bmtl.diagnostics.convergence import checks, guide_k
+from bmtl.diagnostics.drift import Drift, drift
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
 from bmtl.diagnostics.restarts import Restarts, restarts
 from bmtl.diagnostics.sbc import Calibration, simulation_based_calibration
 from bmtl.diagnostics.trajectory import Trajectory, trajectory
 
 __all__ = [
-    "Calibration", "Capacity", "Conflict", "Restarts", "TaskLOO", "Trajectory", "capacity", "checks", "conflict",
-    "guide_k", "psis_loo", "restarts", "simulation_based_calibration", "trajectory",
+    "Branching", "Calibration", "Capacity", "Conflict", "Drift", "Restarts", "TaskLOO", "Trajectory", "branching",
+    "capacity", "checks", "conflict", "drift", "guide_k", "psis_loo", "restarts", "simulation_based_calibration",
+    "trajectory",
 ]

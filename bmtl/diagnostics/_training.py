@@ -23,6 +23,13 @@ from bmtl.trunks import Trunk
 
 BLOCK = 4
 """Seeds, at least, that a worker of an executor trains side by side."""
+ARMS = ("shared", "single")
+"""One trunk for all tasks, and a trunk each."""
+
+
+def arms(names: Sequence[str]) -> dict[str, Arrangement]:
+    """The arrangement of each arm."""
+    return dict(zip(ARMS, (Arrangement.shared(names), Arrangement.decoupled(names)), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +131,11 @@ def _cells(runs: Runs, tasks: Tasks) -> list[np.ndarray]:
         for j, t in enumerate(block.tasks):
             out[t] = (found[:, j] if tasks.layout == "wide" else found)[:, tasks.rows[t]]
     return [out[t] for t in range(tasks.n_tasks)]
+
+
+def of_runs(own: np.ndarray) -> float:
+    """Variance over runs of the mean of their scores, ``runs × cells``; 0 for a single run."""
+    return float(own.mean(axis=1).var(ddof=1) / len(own)) if len(own) > 1 else 0.0
 
 
 def mean_and_se(cells: np.ndarray) -> tuple[float, float]:

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bmtl.arrangement import Arrangement
-from bmtl.diagnostics._training import Study
+from bmtl.diagnostics._training import ARMS, Study, arms, of_runs
 from bmtl.diagnostics.restarts import CLEAR
+from bmtl.findings import Finding, signed
 from bmtl.tasks import Tasks
 from bmtl.trunks import MLP, Trunk
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-ARMS = ("shared", "single")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,7 @@ class Capacity:
             for t, name in enumerate(self.names):
                 shared, single = (self.pointwise[arm][w][t] for arm in ARMS)
                 cells = shared.mean(axis=0) - single.mean(axis=0)
-                se = np.sqrt(cells.var() / cells.size + sum(_of_runs(own) for own in (shared, single)))
+                se = np.sqrt(cells.var() / cells.size + sum(of_runs(own) for own in (shared, single)))
                 train = [self.train[arm][w, t] for arm in ARMS]
                 rows.append((width, name, shared.mean(), single.mean(), cells.mean(), se, *train))
         columns = ["width", "task", "shared", "single", "gap", "se", "train_shared", "train_single"]
@@ -100,12 +98,18 @@ class Capacity:
 
         def above(a: int, b: int) -> bool:
             cells = own[a].mean(axis=0) - own[b].mean(axis=0)
-            return bool(cells.mean() > CLEAR * np.sqrt(cells.var() / cells.size + _of_runs(own[a]) + _of_runs(own[b])))
+            return bool(cells.mean() > CLEAR * np.sqrt(cells.var() / cells.size + of_runs(own[a]) + of_runs(own[b])))
 
         return any(
             any(above(a, b) for a in range(b)) and any(above(c, b) for c in range(b + 1, len(own)))
             for b in range(1, len(own) - 1)
         )
+
+    def findings(self) -> list[Finding]:
+        """A sentence a task: whether sharing costs it anything, and at which widths."""
+        table = self.table().set_index("task")
+        rows = self.summary.itertuples()
+        return [Finding("capacity", (str(row.task),), _said(row, table.loc[[row.task]])) for row in rows]
 
     def plot(self) -> Figure:
         """Gap of sharing over widths, a line a task."""
@@ -126,9 +130,24 @@ class Capacity:
         return f"bmtl.Capacity: {verdict}\n{table}"
 
 
-def _of_runs(own: np.ndarray) -> float:
-    """Variance over runs of the mean of one arm's scores; 0 for a single run."""
-    return float(own.mean(axis=1).var(ddof=1) / len(own)) if len(own) > 1 else 0.0
+def _said(row: Any, own: pd.DataFrame) -> str:
+    """A row of the summary in words, with its gaps."""
+
+    def at(width: int) -> str:
+        gap = own[own["width"] == width].iloc[0]
+        return f"{signed(gap['gap'], gap['se'])} nats a held-out cell at width {width}"
+
+    first, last = int(own["width"].iloc[0]), int(own["width"].iloc[-1])
+    if pd.isna(row.width):
+        return f"Sharing costs {row.task} {at(last)}, the widest that was tried."
+    if row.competes:
+        worst = int(own.loc[own["gap"] == own["gap"].min(), "width"].iloc[0])
+        return (
+            f"{row.task} competes for a narrow trunk: sharing costs it {at(worst)}, and nothing clear from width "
+            f"{row.width} on ({at(int(row.width))}). Widen before you decouple."
+        )
+    effect = "helps" if row.helps else "neither helps nor harms"
+    return f"Sharing {effect} {row.task} at the widest trunk ({at(last)}; {at(first)}), and harms it at no width."
 
 
 def capacity(
@@ -171,8 +190,7 @@ def capacity(
     study = Study.of(tasks, runs, held_out, device, seed, options)
     if study.held is None:
         raise ValueError("capacity is judged by held-out rows: held_out must be > 0")
-    arrangements = Arrangement.shared(tasks.names), Arrangement.decoupled(tasks.names)
-    found = study.judge([(make(width), own) for width in widths for own in arrangements], executor)
+    found = study.judge([(make(width), own) for width in widths for own in arms(tasks.names).values()], executor)
     seen = {arm: [cells for cells, _ in found[at :: len(ARMS)]] for at, arm in enumerate(ARMS)}
     train = {arm: [losses.mean(axis=0) for _, losses in found[at :: len(ARMS)]] for at, arm in enumerate(ARMS)}
     return Capacity(tasks.names, widths, seen, {arm: np.array(own) for arm, own in train.items()})

@@ -12,6 +12,7 @@ import torch
 
 from bmtl.arrangement import Arrangement
 from bmtl.diagnostics._training import Study
+from bmtl.findings import Finding
 from bmtl.tasks import Tasks
 from bmtl.training.runs import Runs
 from bmtl.trunks import Trunk
@@ -74,6 +75,17 @@ class Conflict:
             cosine=("cosine", "mean"), conflicting=("cosine", lambda own: np.mean(own < 0)),
             ratio=("ratio", lambda own: np.exp(np.mean(np.log(own)))),
         ).reset_index()
+
+    def findings(self) -> list[Finding]:
+        """A sentence a pair: how their gradients stand to each other."""
+        return [
+            Finding("conflict", (str(row.task_a), str(row.task_b)), (
+                f"On the shared trunk the gradients of {row.task_a} and {row.task_b} have a mean cosine of "
+                f"{row.cosine:+.2f} and oppose each other at {row.conflicting:.0%} of the looks; those of {row.task_a} "
+                f"are {row.ratio:.2g} times as long. That bears on training losses, less on unseen cells."
+            ))
+            for row in self.summary().itertuples()
+        ]
 
     def plot(self) -> Figure:
         """Cosines along training, a line a pair, mean over runs."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from bmtl.arrangement import Arrangement
 from bmtl.diagnostics._training import Study, mean_and_se
+from bmtl.findings import Finding
 from bmtl.tasks import Tasks
 from bmtl.trunks import Trunk
 
@@ -112,6 +113,28 @@ class Restarts:
         ]
         rows.append(("any", self._clear.any(axis=1).mean(), np.nan, np.nan, np.nan))
         return pd.DataFrame(rows, columns=["task", "p_misled", "sd", "worst", "best"])
+
+    def findings(self) -> list[Finding]:
+        """A sentence a task on what one run hides, and one on every two tasks that runs trade against each other."""
+        found = [
+            Finding("restarts", (str(row.task),), (
+                f"Of {len(self.seeds)} runs that differ in their seed only, two differ on {row.task} beyond test noise "
+                f"with probability {row.p_misled:.0%}; their log density a held-out cell goes from {row.worst:+.2f} to "
+                f"{row.best:+.2f} nats."
+            ))
+            for row in self.misleading().iloc[:-1].itertuples()
+        ]
+        _, gain, _ = self._differences
+        sign, tied = np.sign(gain) * self._clear, self.pairs()["tied"].to_numpy()
+        for a, b in combinations(range(len(self.names)), 2):
+            traded = int(np.sum(tied & (sign[:, a] * sign[:, b] < 0)))
+            if traded:
+                one, other = self.names[a], self.names[b]
+                found.append(Finding("restarts", (one, other), (
+                    f"Runs trade {one} against {other}: of {len(tied)} pairs of runs, {traded} tie in the mean over "
+                    f"tasks although one is clearly better on {one} and the other on {other}."
+                )))
+        return found
 
     def plot(self) -> Figure:
         """Scores of all runs on each task, a line a run; those on the Pareto front in colour."""

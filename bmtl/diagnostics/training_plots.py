@@ -8,11 +8,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from bmtl.report.style import COLOURS, FAINT, INK, STYLE, label, title
+from bmtl.report.style import COLOURS, FAINT, INK, STYLE, ink_on, label, title
 
 if TYPE_CHECKING:
+    from bmtl.diagnostics.branching import Branching
     from bmtl.diagnostics.capacity import Capacity
     from bmtl.diagnostics.conflict import Conflict
+    from bmtl.diagnostics.drift import Drift
     from bmtl.diagnostics.restarts import Restarts
     from bmtl.diagnostics.trajectory import Trajectory
 
@@ -89,4 +91,42 @@ def trajectory(found: Trajectory) -> Figure:
             ax.set_xlabel("training loss")
         axes[0].set_ylabel("held-out loss")
         fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+def drift(found: Drift) -> Figure:
+    """What later cells lose to time in both arms, with two standard errors: a line a task, the worst on top."""
+    with matplotlib.rc_context(STYLE):
+        table = found.summary().head(MOST_LINES)
+        fig, (ax,) = _axes("Later rows predicted from earlier ones", height=1.5 + 0.4 * len(table))
+        at = np.arange(len(table))
+        for (arm, colour), shift in zip(ARMS.items(), (-0.1, 0.1), strict=True):
+            ax.errorbar(
+                table[f"ageing_{arm}"], at + shift, xerr=2 * table[f"se_{arm}"], fmt="o", markersize=4, color=colour,
+                label={"shared": "shared trunk", "single": "a trunk each"}[arm],
+            )
+        ax.axvline(0, color=INK, linewidth=0.9)
+        ax.set_yticks(at, [label(str(name)) for name in table["task"]])
+        ax.set_ylim(len(table) - 0.5, -0.5)
+        ax.set_xlabel("against as many rows of any time, nats a cell")
+        fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+
+def branching(found: Branching) -> Figure:
+    """Posterior of the number of shared layers: a row a task, the best refit framed."""
+    with matplotlib.rc_context(STYLE):
+        table, best = found.depths(), found.shares(found.best)
+        fig, (ax,) = _axes("Where tasks part", 1.8 + 0.8 * table.shape[1], 1.4 + 0.4 * len(table))
+        shade = matplotlib.colors.LinearSegmentedColormap.from_list("p", ["white", COLOURS["weight"]])
+        ax.imshow(table, cmap=shade, vmin=0, vmax=1, aspect="auto")
+        for t, own in enumerate(table.to_numpy()):
+            for depth, p in enumerate(own):
+                ax.text(depth, t, f"{p:.2f}", ha="center", va="center", color=ink_on(shade(p)))
+            box = (best[t] - 0.48, t - 0.45)
+            ax.add_patch(matplotlib.patches.Rectangle(box, 0.96, 0.9, fill=False, edgecolor=INK, linewidth=1.4))
+        ax.set_xticks(range(table.shape[1]))
+        ax.set_yticks(range(len(table)), [label(str(name)) for name in table.index])
+        ax.tick_params(length=0)
+        ax.set_xlabel("shared layers: probability by the search\n(frame: the best refit)")
     return fig

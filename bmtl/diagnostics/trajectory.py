@@ -11,9 +11,9 @@ import pandas as pd
 
 from bmtl.arrangement import Arrangement
 from bmtl.diagnostics._geometry import MEASURES, geometry
-from bmtl.diagnostics._training import Study, joined
-from bmtl.diagnostics.capacity import ARMS
+from bmtl.diagnostics._training import ARMS, Study, arms, joined
 from bmtl.diagnostics.restarts import CLEAR
+from bmtl.findings import Finding, signed
 from bmtl.fitting.workers import spread
 from bmtl.tasks import Tasks
 from bmtl.training.runs import Runs
@@ -119,6 +119,10 @@ class Trajectory:
         clear = np.abs(last["transfer"]) > CLEAR * last["se"]
         return last.assign(says=np.where(~clear, "undecided", np.where(last["transfer"] > 0, "helps", "hurts")))
 
+    def findings(self) -> list[Finding]:
+        """A sentence a task: whether sharing generalises better at equal training loss."""
+        return [Finding("trajectory", (str(row.task),), _said(row)) for row in self.summary().itertuples()]
+
     def plot(self) -> Figure:
         """Held-out against training loss of both arms, a panel a task."""
         from bmtl.diagnostics.training_plots import trajectory as draw
@@ -128,6 +132,16 @@ class Trajectory:
     def __repr__(self) -> str:
         table = self.summary().to_string(index=False, float_format=lambda v: f"{v:.3g}")
         return f"bmtl.Trajectory: at the lowest training loss of both arms\n{table}"
+
+
+def _said(row: Any) -> str:
+    """A row of the summary in words."""
+    says = {"helps": "generalises better when shared", "hurts": "generalises worse when shared",
+            "undecided": "generalises alike, shared or not"}
+    return (
+        f"At equal training loss ({row.train:.2f}) {row.task} {says[row.says]}: sharing gains "
+        f"{signed(row.transfer, row.se)} nats a held-out cell."
+    )
 
 
 def trajectory(
@@ -179,8 +193,7 @@ def trajectory(
     if study.recipe.weighting.noise != "fixed":
         name = type(study.recipe.weighting).__name__
         raise ValueError(f"losses are compared between arms, but {name} has another noise in each: use Unitary()")
-    arrangements = Arrangement.shared(tasks.names), Arrangement.decoupled(tasks.names)
-    found = spread(_arm, [(study, trunk, own, every) for own in arrangements], executor)
+    found = spread(_arm, [(study, trunk, own, every) for own in arms(tasks.names).values()], executor)
     train, held, seen, measures = (dict(zip(ARMS, own, strict=True)) for own in zip(*found, strict=True))
     return Trajectory(tasks.names, train, held, seen[ARMS[-1]], measures)
 

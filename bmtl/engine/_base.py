@@ -62,5 +62,6 @@ class Engine(Protocol):
     def observe(self, block: Block, eta: Any, noise: Any, scale: float) -> None:
         """The cells of one family, given their linear predictors and noises.
 
-        ``scale`` multiplies the log-likelihood: total rows over rows in the minibatch.
+        ``scale`` multiplies the log-likelihood: total rows over rows in the minibatch. So does the block's power, task
+        by task.
         """

@@ -61,3 +61,5 @@ class NumPyroEngine:
         cells = block.family.distribution(self, eta, noise, block.exposure).mask(block.mask)
         with numpyro.handlers.scale(scale=scale):
             numpyro.sample(block.name, cells.to_event(block.y.ndim), obs=block.y)
+        if block.power is not None:
+            self.factor(f"power_{block.name}", scale * ((block.power - 1.0) * cells.log_prob(block.y)).sum())

@@ -98,4 +98,5 @@ class Score(PyroEngine):
 
     def observe(self, block: Block, eta: Any, noise: Any, scale: Any) -> None:
         cells = block.family.distribution(self, eta, noise, block.exposure).log_prob(block.y)
-        self._add(scale * torch.where(block.mask, cells, 0.0))
+        cells = torch.where(block.mask, cells, 0.0)
+        self._add(scale * (cells if block.power is None else block.power * cells))

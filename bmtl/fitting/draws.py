@@ -35,6 +35,8 @@ class Draws:
         What a model that proposes runs (`bmtl.runs`) keeps with its fit.
     checked : DataFrame or None
         Convergence checks of the runs that draws were pooled from.
+    powers : ndarray, shape (T,), or None
+        To which the tasks' likelihoods are raised, if not all to 1.
     """
 
     sites: dict[str, np.ndarray]
@@ -47,6 +49,7 @@ class Draws:
     guide: Any = field(default=None, repr=False)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     checked: pd.DataFrame | None = field(default=None, repr=False)
+    powers: np.ndarray | None = None
 
     @property
     def failed(self) -> bool:

@@ -51,6 +51,8 @@ def extend(
 ) -> Fit:
     """A fit with more tasks; see `Fit.extend`."""
     start = time.perf_counter()
+    if fit.powers:
+        raise TypeError(f"extend adds tasks to a posterior, and this is a {fit.target}")
     model = _able(fit.model)
     settings = _settings(fit, options)
     twice = [name for name in tasks.names if name in fit.tasks.names]
@@ -126,7 +128,7 @@ class _Heads:
         # Of hundreds of runs some one always wavers: it is their mean that has to settle.
         settling = Settling(1, float(np.sum(self.tasks.n_cells)), chunks(settings.max_steps))
         with progress.bar("heads", settings.max_steps) as tick:
-            params = svi.train(params, fixed, own, key, settling, tick, pooled=True)
+            params, _ = svi.train(params, fixed, own, key, settling, tick, pooled=True)
         if settling.failed.any():
             raise FitError("the ELBO of the new heads is not finite")
 

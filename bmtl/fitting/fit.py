@@ -14,7 +14,8 @@ import numpy as np
 
 from bmtl import replay
 from bmtl.data import Design
-from bmtl.errors import ConvergenceWarning, FitError
+from bmtl.errors import ConvergenceWarning, FitError, PowerPosteriorWarning
+from bmtl.fitting import powers
 from bmtl.fitting.checkpoint import Checkpoint
 from bmtl.fitting.devices import choose
 from bmtl.fitting.draws import Draws
@@ -73,7 +74,8 @@ def fit(
     Returns
     -------
     Fit
-        Warned about (`ConvergenceWarning`) if it did not pass its convergence checks; it then says so itself too.
+        Warned about if it did not pass its convergence checks (`ConvergenceWarning`) or if its target is not the
+        posterior (`PowerPosteriorWarning`); it then says so itself too.
 
     Raises
     ------
@@ -104,10 +106,13 @@ def fit(
     runs = proposed(model, tasks, seed)
     if runs is not None and isinstance(settings, MAP):
         runs = runs.likeliest()
+    if runs is not None and powers.first(tasks, settings):
+        raise ValueError(f"{type(model).__name__} weighs graphs by their posterior: fit it without a weighting")
     settings = choose_trunk(model, tasks, settings, engine, device, seed, work, runs)
     start, design = time.perf_counter(), Design.of(tasks)
     each = None if runs is None else runs.arrays
-    (found,) = work.sample([Job(model, design, values_of(model, tasks, design), settings, engine, device, seed, each)])
+    values = values_of(model, tasks, design) | powers.first(tasks, settings)
+    (found,) = work.sample([Job(model, design, values, settings, engine, device, seed, each)])
 
     def of(draws: Draws) -> Fit:
         return Fit(model=model, tasks=tasks, settings=settings, engine=engine, device=device, seed=seed, draws=draws)
@@ -117,6 +122,9 @@ def fit(
     else:
         found = [runs.remembered(own, run) for run, own in enumerate(found)]
         result = of(pooled(runs, found, [of(own).checks for own in found], time.perf_counter() - start))
+    if result.powers:
+        text = f"{type(model).__name__}: the target is a {result.target}, not the posterior"
+        warnings.warn(text, PowerPosteriorWarning, stacklevel=2)
     if not result.converged:
         warnings.warn(f"{type(model).__name__}: {result.problems}", ConvergenceWarning, stacklevel=2)
     return result
@@ -182,7 +190,7 @@ def choose_trunk(
     if not learns_trunk(model) or tasks.n_rows < SMALLEST_SPLIT:
         return replace(settings, trunk="guide")
     design = Design.of(tasks)
-    values = values_of(model, tasks, design)
+    values = values_of(model, tasks, design) | powers.first(tasks, settings)
     own_rows = explained(model, tasks).rows
     best = None if runs is None else runs.likeliest()
     if best is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed as seeded
@@ -50,6 +51,7 @@ class Latent:
         flat, self._unravel = ravel_pytree([jnp.zeros(shapes[name].shape) for name in self._names])
         self.size = flat.size
         self.n_point = sum(shapes[name].size for name in self._names if point(name))
+        self._sizes = {name: shapes[name].size for name in self._names}
 
     @classmethod
     def of(
@@ -62,6 +64,10 @@ class Latent:
             model.program(engine, Data(design.given(arrays), arrays, scale))
 
         return cls(program, arrays, point)
+
+    def where(self, chosen: Callable[[str], bool]) -> np.ndarray:
+        """Mask of the coordinates of some sites, ``(size,)``."""
+        return np.repeat([chosen(name) for name in self._sizes], list(self._sizes.values()))
 
     def _prior(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
         with trace() as found, seeded(rng_seed=key):

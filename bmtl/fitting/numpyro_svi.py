@@ -13,7 +13,8 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 
-from bmtl.data import Design, take_rows
+from bmtl.data import Data, Design, take_rows
+from bmtl.fitting import powers as powers_of
 from bmtl.fitting.checkpoint import Marks
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.kept import kept
@@ -23,7 +24,7 @@ from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
 from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, draws_a_step, is_point, step_size, with_gains
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling, chunks
-from bmtl.model import Model
+from bmtl.model import Model, in_trunk
 
 
 def run(
@@ -65,7 +66,8 @@ def run(
     stacked = each or [{name: value for name, value in values.items() if name.startswith("mask/")}]
     fixed = {name: jnp.asarray(value) for name, value in values.items() if name not in stacked[0]}
     own = {name: jnp.asarray(np.stack([run[name] for run in stacked])) for name in stacked[0]}
-    runs = (len(stacked), settings.restarts if begin is None else 1)
+    # ELBOs of targets with different powers are not to be compared: a run that seeks its powers is alone.
+    runs = (len(stacked), settings.restarts if begin is None and not powers_of.seeks(settings) else 1)
 
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
     fixed |= {name: jnp.asarray(value) for name, value in design.priors().items()}
@@ -80,7 +82,11 @@ def run(
     cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
     settling = Settling(runs[0] * runs[1], cells, chunks(settings.max_steps), warm=begin is not None)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-        params = svi.train(params, fixed, own, key, settling, tick, marks=progress.marks)
+        if powers_of.seeks(settings):
+            own["power"] = jnp.broadcast_to(fixed.pop("power"), (runs[0], design.n_tasks))
+        params, powers = svi.train(params, fixed, own, key, settling, tick, marks=progress.marks)
+    if powers is not None:
+        own["power"] = powers[:, 0]
     losses, failed = np.stack(settling.trace, axis=1).reshape(*runs, -1), settling.failed.reshape(runs)
 
     out = []
@@ -100,6 +106,7 @@ def run(
                 guide=jax.tree.map(np.asarray, _at(restarts, best)),
                 log_ratio=np.asarray(ratio, dtype=float) if isinstance(settings, SVI) else None,
                 settled=bool(settling.settled.reshape(runs)[fold, best]),
+                powers=np.asarray(arrays["power"], dtype=float) if "power" in arrays else None,
                 seconds=time.perf_counter() - start,
             )
         )
@@ -140,6 +147,9 @@ class NumPyroSVI:
         self.batch = min(settings.batch_size, design.n_rows)
         self.adam = optax.chain(robust(), optax.scale_by_adam())
         self.latent = Latent.of(model, design, arrays, partial(is_point, settings))
+        self.design, self.in_trunk = design, self.latent.where(in_trunk)
+        if powers_of.seeks(settings) and not self.in_trunk.any():
+            raise powers_of.without_trunk(settings.weighting, model)  # type: ignore[union-attr]
         self.initial = jax.jit(jax.vmap(self._initial, in_axes=(0, None)))
         self.chunk = jax.jit(self._chunk)
         self.mean = jax.jit(jax.vmap(jax.vmap(_mean)))
@@ -154,38 +164,54 @@ class NumPyroSVI:
     def train(
         self, params: Any, fixed: Any, each: Any, key: Any, settling: Settling, tick: Any, pooled: bool = False,
         marks: Marks | None = None,
-    ) -> Any:
-        """Optimise all runs until they have settled, or their mean has if they are pooled, or the steps are spent."""
+    ) -> tuple[Any, Any]:
+        """Optimise all runs until they have settled, or their mean has if they are pooled, or the steps are spent.
+
+        Returns the guides' parameters and, if they were sought, the powers of the tasks, ``folds × restarts × T``:
+        those of the end of the first stage, mean over a chunk.
+        """
         marks = marks or Marks()
         settings = self.settings
         state = jax.vmap(jax.vmap(self.adam.init))(params)
         runs, mean = params["loc"].shape[:2], params
+        powers = None
+        if powers_of.seeks(settings):
+            weights = jnp.broadcast_to(each["power"][:, None], (*runs, self.design.n_tasks))
+            powers = {"weights": weights, "before": jnp.full_like(weights, jnp.nan)}
 
         def of_runs(values: np.ndarray) -> np.ndarray:
             return np.broadcast_to(values, np.prod(runs)).reshape(runs)
 
         def reached() -> dict[str, Any]:
-            return {"leaves": jax.tree.leaves((params, state, mean)), "settling": settling.state()}
+            return {"leaves": jax.tree.leaves((params, state, mean, powers)), "settling": settling.state()}
 
         if (left := marks.last()) is not None:
             leaves = [jnp.asarray(value) for value in left["leaves"]]
-            params, state, mean = jax.tree.unflatten(jax.tree.structure((params, state, mean)), leaves)
+            structure = jax.tree.structure((params, state, mean, powers))
+            params, state, mean, powers = jax.tree.unflatten(structure, leaves)
             settling.restore(left["settling"])
         for number in range(len(settling.trace), chunks(settings.max_steps)):
             rate = jnp.asarray(of_runs(step_size(settings) * settling.factor), dtype=jnp.float32)
             own = jax.random.fold_in(key, number)
-            (params, state, latest), losses = self.chunk(params, state, fixed, each, own, rate, settling.likelihood)
+            seeking = jnp.asarray(of_runs(settling.stage == 0))
+            (params, state, powers, latest), losses = self.chunk(
+                params, state, powers, fixed, each, own, rate, settling.likelihood, seeking
+            )
             mean = self.mean(mean, latest, jnp.asarray(of_runs(settling.last), dtype=jnp.float32))
             losses = np.asarray(losses).reshape(-1, CHUNK)
             losses = losses.mean(axis=0, keepdims=True) if pooled else losses
             settling.look(losses)
+            if powers is not None:
+                over = jnp.asarray(of_runs(settling.stage > 0))[..., None] & seeking[..., None]
+                powers["weights"] = jnp.where(over, powers.pop("mean"), powers["weights"])
             tick(CHUNK, loss=float(np.mean(losses)))
             if settling.settled.all():
                 break
             marks.leave(reached)
         # Where steps were spent before the last stage there is no mean.
         there = of_runs(settling.stage) >= len(STAGES) - 1
-        return jax.tree.map(lambda a, b: jnp.where(there.reshape(*runs, *[1] * (a.ndim - 2)), a, b), mean, params)
+        ended = jax.tree.map(lambda a, b: jnp.where(there.reshape(*runs, *[1] * (a.ndim - 2)), a, b), mean, params)
+        return ended, None if powers is None else powers["weights"]
 
     def _initial(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
         z = self.latent.start(key, arrays)
@@ -237,32 +263,57 @@ class NumPyroSVI:
         keys = jax.random.split(key, draws)
         return jnp.mean(jax.vmap(lambda own: self.negative_elbo(params, own, arrays, scale))(keys))
 
-    def _chunk(self, params: Any, state: Any, fixed: Any, each: Any, key: Any, rate: Any, likelihood: Any) -> Any:
+    def _chunk(
+        self, params: Any, state: Any, powers: Any, fixed: Any, each: Any, key: Any, rate: Any, likelihood: Any,
+        seeking: Any,
+    ) -> Any:
         folds, restarts = params["loc"].shape[:2]
         # All runs see the same rows in the same order: their objectives then differ by what they are, not by luck.
         batch_keys = jax.random.split(jax.random.fold_in(key, 0), CHUNK)
         run_keys = jax.random.split(jax.random.fold_in(key, 1), (folds, restarts))
 
-        def step(own: Any, rate: Any, carry: Any, keys: Any) -> Any:
-            params, state, total = carry
+        def step(own: Any, rate: Any, seeking: Any, carry: Any, keys: Any) -> Any:
+            params, state, powers, total = carry
             batch_key, key = keys
             arrays = fixed | own
             if self.batch < self.n_rows:
                 arrays = take_rows(arrays, jax.random.randint(batch_key, (self.batch,), 0, self.n_rows))
+            if powers is not None:
+                arrays = arrays | {"power": powers["weights"]}
+                powers = self._sought(params, key, arrays, powers, seeking)
             scale = likelihood * self.n_rows / self.batch
             loss, gradient = jax.value_and_grad(self._objective)(params, key, arrays, scale)
             update, state = self.adam.update(gradient, state)
             params = jax.tree.map(lambda p, u: p - rate * u, params, update)
-            return (params, state, jax.tree.map(jnp.add, total, params)), loss
+            return (params, state, powers, jax.tree.map(jnp.add, total, params)), loss
 
-        def one(params: Any, state: Any, own: Any, key: Any, rate: Any) -> Any:
+        def one(params: Any, state: Any, powers: Any, own: Any, key: Any, rate: Any, seeking: Any) -> Any:
             keys = batch_keys, jax.random.split(key, CHUNK)
-            carry = params, state, jax.tree.map(jnp.zeros_like, params)
-            (params, state, total), losses = jax.lax.scan(partial(step, own, rate), carry, keys)
-            return (params, state, jax.tree.map(lambda value: value / CHUNK, total)), losses
+            if powers is not None:
+                powers = powers | {"mean": jnp.zeros_like(powers["weights"])}
+            carry = params, state, powers, jax.tree.map(jnp.zeros_like, params)
+            (params, state, powers, total), losses = jax.lax.scan(partial(step, own, rate, seeking), carry, keys)
+            return (params, state, powers, jax.tree.map(lambda value: value / CHUNK, total)), losses
 
-        over_restarts = jax.vmap(one, in_axes=(0, 0, None, 0, 0))
-        return jax.vmap(over_restarts)(params, state, each, run_keys, rate)
+        over_restarts = jax.vmap(one, in_axes=(0, 0, 0, None, 0, 0, 0))
+        return jax.vmap(over_restarts)(params, state, powers, each, run_keys, rate, seeking)
+
+    def _sought(self, params: Any, key: Any, arrays: Any, powers: Any, seeking: Any) -> Any:
+        """Powers after a step, and their mean over the chunk so far."""
+        z = jnp.concatenate([params["point"], draw_from(self.posterior(params), key)[0]])
+
+        def by_task(z: Any) -> Any:
+            # The log-density is linear in the powers: its derivative by one is that task's log-likelihood.
+            return jax.grad(lambda power: self.latent.log_density(z, {**arrays, "power": power}))(arrays["power"])
+
+        pulls = jax.jacrev(by_task)(z)[:, self.in_trunk]
+        n = powers_of.cells(jnp, Data(self.design, arrays))
+        weighting = self.settings.weighting  # type: ignore[union-attr]
+        found, before = powers_of.moved(
+            jnp, weighting, powers["weights"], powers["before"], by_task(z), pulls, n
+        )
+        weights = jnp.where(seeking, found, powers["weights"])
+        return {"weights": weights, "before": before, "mean": powers["mean"] + weights / CHUNK}
 
     def _draw(self, params: Any, arrays: Any, key: Any, draws: int) -> tuple[dict[str, Any], Any]:
         """Guide draws of the sites, and log p − log q of each."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyro
 import torch
 from torch.distributions import biject_to
@@ -67,6 +68,10 @@ class Latent:
         self._bent = {name for name in self._names if not _is_identity(self._transforms[name])}
         self.size = sum(self._sizes)
         self.n_point = sum(shape.numel() for name, shape in self._shapes.items() if point(name))
+
+    def where(self, chosen: Callable[[str], bool]) -> np.ndarray:
+        """Mask of the coordinates of some sites, ``(size,)``."""
+        return np.repeat([chosen(name) for name in self._shapes], [own.numel() for own in self._shapes.values()])
 
     def _sites(self) -> dict[str, Any]:
         nodes = pyro.poutine.trace(self._traced).get_trace(self._arrays).nodes

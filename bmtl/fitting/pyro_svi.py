@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import array_api_compat.torch as xp
 import numpy as np
 import pyro
 import torch
 
 from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
+from bmtl.fitting import powers
 from bmtl.fitting.adam import Adam
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.gains import Gains
@@ -23,7 +25,7 @@ from bmtl.fitting.repeated import repeated
 from bmtl.fitting.robust import Robust
 from bmtl.fitting.settings import MAP, SVI, draws_a_step, is_point, step_size, with_gains
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, STAGES, Settling, chunks
-from bmtl.model import Model
+from bmtl.model import Model, in_trunk
 
 MOMENTUM = 0.9
 """Of gradient descent with gains."""
@@ -49,11 +51,12 @@ def run(
     """
     progress = progress or Progress(False)
     start = time.perf_counter()
-    restarts = settings.restarts if begin is None else 1
+    seeks = powers.seeks(settings)
+    restarts = settings.restarts if begin is None and not seeks else 1
     places = [(fold, restart) for fold in range(len(each or [{}])) for restart in range(restarts)]
     seeds = [1_000_003 * seed + 1_009 * fold + restart for fold, restart in places]
-    # Flows and gains are for one run.
-    alone = draws_a_step(settings) > 1 or with_gains(settings)
+    # Flows, gains and powers that are sought are for one run.
+    alone = draws_a_step(settings) > 1 or with_gains(settings) or seeks
     step = 1 if alone else max(1, AT_ONCE // min(settings.batch_size, design.n_rows))
     found: list[tuple[PyroSVI, int]] = []
     cuda = [device] if torch.device(device).type == "cuda" else []
@@ -102,12 +105,16 @@ class PyroSVI:
         def held(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
             return {name: torch.as_tensor(value, device=device) for name, value in arrays.items()}
 
-        self.settings, self.seeds = settings, seeds
+        self.settings, self.design, self.seeds = settings, design, seeds
         self.n_rows, self.batch = design.n_rows, min(settings.batch_size, design.n_rows)
         self.device = torch.device(device)
         self.own = held(own or {})
         self.arrays = held({name: value for name, value in values.items() if name not in self.own}) | self.own
         self.latent = Latent(program, device, self.of(0), partial(is_point, settings))
+        self.in_trunk = torch.as_tensor(self.latent.where(in_trunk), device=self.device)
+        self.seeks, self.before = powers.seeks(settings), torch.full((design.n_tasks,), torch.nan, device=self.device)
+        if self.seeks and not self.in_trunk.any():
+            raise powers.without_trunk(settings.weighting, model)  # type: ignore[union-attr]
         starts = []
         for each in seeds:
             torch.manual_seed(each)
@@ -141,6 +148,7 @@ class PyroSVI:
         self.scale = torch.full((), self.n_rows / self.batch, device=self.device)
         self.noise = torch.zeros(runs, draws_a_step(settings), self.guide.n_noise, device=self.device)
         self.losses = torch.zeros(CHUNK, runs, device=self.device)
+        self.seeking, self.passed = False, torch.zeros_like(self.before)
         self.at = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.total = [torch.zeros_like(own) for own in self.params]
         self.generators = [torch.Generator(self.device).manual_seed(own) for own in (seed, *self.seeds)]
@@ -185,6 +193,10 @@ class PyroSVI:
             arrays = take_rows(arrays, index)
         for own, generator in zip(self.noise, others, strict=True):
             own.normal_(generator=generator)
+        if self.seeking:
+            self.arrays["power"] = self._sought(arrays)
+            arrays = {**arrays, "power": self.arrays["power"]}
+            self.passed += self.arrays["power"] / CHUNK
         losses = self.negative_elbo(self.guide.named(self.flat), self.noise.flatten(0, 1), arrays, self.scale)
         losses = losses.reshape(len(self.seeds), -1).mean(dim=1)
         gradients = torch.autograd.grad(losses.sum(), self.leaves)
@@ -203,7 +215,7 @@ class PyroSVI:
         """Optimise until the ELBOs have settled or the steps are spent."""
         settings, settling = self.settings, self.settling
         mean = [own.clone() for own in self.params]
-        advance = self.step if self.gains else repeated(self.step, self.generators, self.device)
+        advance = self.step if self.gains or self.seeks else repeated(self.step, self.generators, self.device)
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for _ in range(chunks(settings.max_steps)):
                 self.scale.fill_(settling.likelihood * self.n_rows / self.batch)
@@ -212,6 +224,7 @@ class PyroSVI:
                     self.gains.param_groups[0]["lr"] = self.first_rate * settling.factor[0]
                 self.at.zero_()
                 torch._foreach_zero_(self.total)
+                self.seeking, self.passed = self.seeks and settling.stage[0] == 0, torch.zeros_like(self.before)
                 for _ in range(CHUNK):
                     advance()
                 # The mean over the chunks of the last stage.
@@ -220,6 +233,8 @@ class PyroSVI:
                     own.lerp_(total / CHUNK, weight.float()[:, None])
                 losses = self.losses.cpu().numpy().T
                 settling.look(losses)
+                if self.seeking and settling.stage[0] > 0:
+                    self.arrays["power"] = self.passed
                 tick(CHUNK, loss=float(losses.mean()))
                 if settling.settled.all():
                     break
@@ -228,6 +243,21 @@ class PyroSVI:
         for own, value in zip(self.params, mean, strict=True):
             own.copy_(torch.where(there[:, None], value, own))
         self.elbo = np.array([self._elbo(run) for run in range(len(self.seeds))])
+
+    def _sought(self, arrays: Mapping[str, Any]) -> torch.Tensor:
+        """Powers after a step, of the one run that there is."""
+        with torch.no_grad():
+            params = self.guide.named(self.flat)
+            z = self._whole(params, self.guide.draw(params, self.noise[:, 0])[0])[0]
+        z, power = z.requires_grad_(), arrays["power"].clone().requires_grad_()
+        # The log-density is linear in the powers: its derivative by one is that task's log-likelihood.
+        density = self.latent.log_density(z, {**arrays, "power": power})
+        (by_task,) = torch.autograd.grad(density, power, create_graph=True)
+        pulls = torch.stack([torch.autograd.grad(own, z, retain_graph=True)[0] for own in by_task])[:, self.in_trunk]
+        n = powers.cells(xp, Data(self.design, arrays))
+        weighting = self.settings.weighting  # type: ignore[union-attr]
+        found, self.before = powers.moved(xp, weighting, arrays["power"], self.before, by_task.detach(), pulls, n)
+        return found
 
     @torch.no_grad()
     def _elbo(self, run: int) -> float:
@@ -271,5 +301,6 @@ def _best(runs: Sequence[tuple[PyroSVI, int]], seconds: float) -> Draws:
         guide=svi.parameters(run),
         log_ratio=ratio if isinstance(svi.settings, SVI) else None,
         settled=bool(svi.settling.settled[run]),
+        powers=svi.arrays["power"].cpu().numpy().astype(float) if "power" in svi.arrays else None,
         seconds=seconds,
     )

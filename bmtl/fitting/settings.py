@@ -48,6 +48,11 @@ class SVI:
         Posterior draws taken from the guide.
     optimiser : {"adam", "gains"}
         Adam, or `bmtl.training.Gains` with momentum on the negative ELBO a cell: on the Pyro engine, for large batches.
+    weighting : Weighting, optional
+        Powers to which the tasks' likelihoods are raised: `bmtl.training.Static`, by default with the tasks'
+        importance, or `bmtl.training.GradNorm`, which finds them in the first stage, in a single run, and then holds
+        them. The target is then a power posterior, not the posterior, and the fit says so. GradNorm's L is the
+        exponential of the mean negative log-likelihood a cell, whose constants cancel where noises are learned too.
     """
 
     guide: str = "mean_field"
@@ -58,8 +63,11 @@ class SVI:
     learning_rate: float = 0.03
     draws: int = 1000
     optimiser: str = "adam"
+    weighting: Any = None
 
     def __post_init__(self) -> None:
+        if self.weighting is not None and (isinstance(self.weighting, type) or not hasattr(self.weighting, "powers")):
+            raise TypeError(f"weighting must be Static(...) or GradNorm(...) of bmtl.training, got {self.weighting!r}")
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"unknown optimiser {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
         if self.guide not in GUIDES:

@@ -44,7 +44,7 @@ def render(fit: Fit) -> str:
         fit=fit,
         in_words=words.in_words(arrangement),
         weights=weights,
-        elpd=None if fit.method == "map" else fit.elpd().set_index("task"),
+        elpd=None if fit.method == "map" or fit.powers else fit.elpd().set_index("task"),
         inputs=fit.inputs(),
         relations=fit.relations() if several else None,
         checks=html.failed_first(fit.checks),

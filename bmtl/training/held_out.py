@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bmtl._inputs import MIN_CELLS
 from bmtl.errors import TaskError
@@ -29,11 +30,22 @@ def split(tasks: Tasks, share: float, seed: int) -> tuple[Tasks, Tasks | None]:
     parts = [np.arange(tasks.n_rows)] if tasks.layout == "wide" else list(tasks.rows)
     for rows in parts:
         out[rng.permutation(rows)[: round(share * len(rows))]] = True
-    masks = [out[rows] for rows in tasks.rows]
-    for name, mask in zip(tasks.names, masks, strict=True):
-        if np.sum(~mask) < MIN_CELLS or not mask.any():
+    return part(tasks, ~out, out, f"held_out={share:g} of the rows")
+
+
+def part(tasks: Tasks, train: NDArray[np.bool_], out: NDArray[np.bool_], how: str) -> tuple[Tasks, Tasks]:
+    """Tasks to train on and tasks to judge by, of rows under two masks; both standardised as all rows are.
+
+    Raises
+    ------
+    TaskError
+        If a task has fewer than three cells to train on, or none to judge by.
+    """
+    for name, rows in zip(tasks.names, tasks.rows, strict=True):
+        if train[rows].sum() < MIN_CELLS or not out[rows].any():
             raise TaskError(
-                f"task {name!r} has {np.sum(~mask)} cells to train on and {mask.sum()} to judge by, with "
-                f"held_out={share:g} of the rows; it needs at least {MIN_CELLS} and 1"
+                f"task {name!r} has {train[rows].sum()} cells to train on and {out[rows].sum()} to judge by, with "
+                f"{how}; it needs at least {MIN_CELLS} and 1"
             )
-    return tasks.keep_cells([~mask for mask in masks]), tasks.keep_cells(masks)
+    kept, held = (tasks.keep_cells([mask[rows] for rows in tasks.rows]) for mask in (train, out))
+    return kept, held

@@ -10,7 +10,8 @@ ACTIVATIONS = ("tanh", "relu")
 class Trunk(Protocol):
     """Features of the inputs.
 
-    A trunk that only one engine can run says so in a class variable ``engines``, a tuple of their names.
+    A trunk that only one engine can run says so in a class variable ``engines``, a tuple of their names. One with a
+    width has a method ``wider(times)``, which gives a trunk of the same kind that is so many times as wide.
 
     Attributes
     ----------

@@ -27,5 +27,9 @@ class Linear:
         if self.features < 1:
             raise ValueError(f"Linear needs features ≥ 1, got {self.features}")
 
+    def wider(self, times: int) -> Linear:
+        """A subspace of so many times as many dimensions."""
+        return Linear(times * self.features)
+
     def sample(self, e: Any, x: Any, copies: int) -> Any:
         return x[None] @ weights(e, "trunk_w", copies, x.shape[-1], self.features)

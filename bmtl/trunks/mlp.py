@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from bmtl.trunks._base import ACTIVATIONS, layers
@@ -34,6 +34,10 @@ class MLP:
             raise ValueError(f"MLP needs at least one width, all ≥ 1, got {self.widths}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}")
+
+    def wider(self, times: int) -> MLP:
+        """The same with so many times as many units in every layer."""
+        return replace(self, widths=tuple(times * width for width in self.widths))
 
     def sample(self, e: Any, x: Any, copies: int) -> Any:
         return layers(e, "trunk_", x[None], copies, self.widths, self.activation)

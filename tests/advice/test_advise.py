@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import bmtl
+from bmtl.findings import Finding
 from bmtl.models import Decoupled, SharedTrunk
 from bmtl.trunks import Identity
 
@@ -109,6 +112,23 @@ def test_unconverged_advice_is_undecided() -> None:
     assert advice.verdict == "undecided"
     assert any("did not converge" in warning for warning in advice.warnings)
     assert not (advice.tasks["checks"] == "ok").any()
+
+
+def test_diagnostics_are_told_where_they_belong(advice) -> None:
+    of_one = Finding("capacity", ("twin",), "twin competes.")
+    of_two = Finding("conflict", ("other", "a"), "They conflict.")
+    informed = advice.with_findings(SimpleNamespace(findings=lambda: [of_one])).with_findings(
+        SimpleNamespace(findings=lambda: [of_two])
+    )
+    assert informed.why("twin") == f"{advice.why('twin')} twin competes."
+    assert informed.why("a", "other") == informed.why("other", "a") == f"{advice.why('a', 'other')} They conflict."
+    assert informed.why("a") == advice.why("a") and informed.why("a", "twin") == advice.why("a", "twin")
+    assert "other, a (conflict): They conflict." in str(informed) and "Diagnostics" not in str(advice)
+    assert advice.findings == ()
+    with pytest.raises(bmtl.TaskError, match="no task 'nobody'"):
+        advice.with_findings(SimpleNamespace(findings=lambda: [Finding("drift", ("nobody",), "")]))
+    with pytest.raises(TypeError, match="got int, without findings"):
+        advice.with_findings(3)
 
 
 def test_permuted_control_is_decoupled() -> None:

@@ -264,6 +264,27 @@ def test_geometry_of_a_small_network(which, pair, grouped) -> None:
             assert drawn.mean() == pytest.approx(fisher, abs=4 * drawn.std() / np.sqrt(60))
 
 
+def test_findings_are_sentences_with_the_figures() -> None:
+    u, v, traded = three_runs().findings()
+    assert (u.tasks, v.tasks, traded.tasks) == (("u",), ("v",), ("u", "v"))
+    assert "probability 100%" in u.says and "from -0.10 to +1.00 nats" in u.says
+    assert "3 pairs of runs, 1 tie" in traded.says
+    competing, still = two_widths([[-0.5, -0.5], [0.0, -0.25]]).findings()
+    assert competing.tasks == ("u",) and "−0.5000 ± 0.0025 nats" in competing.says and "width 4 on" in competing.says
+    assert "costs v −0.2500 ± 0.0025 nats a held-out cell at width 4" in still.says
+    helped, indifferent = two_widths([[0.0, 0.0], [0.3, 0.0]]).findings()
+    assert "helps u" in helped.says and "+0.3000" in helped.says and "neither helps nor harms v" in indifferent.says
+    g = np.array([[3.0, 4.0], [-6.0, -8.0]])
+    (opposed,) = Conflict(("a", "b"), (0, 5), (0,), np.stack([g @ g.T] * 2)[:, None]).findings()
+    assert opposed.tasks == ("a", "b")
+    assert "cosine of -1.00" in opposed.says and "at 100% of" in opposed.says and "are 0.5 times" in opposed.says
+    shared, single = lines(0.2, 4, 1), lines(0.7, 4, 1)
+    both = ({"shared": shared[k], "single": single[k]} for k in range(2))
+    zeros = {arm: {own: np.zeros((2, 1, 1)) for own in MEASURES} for arm in ("shared", "single")}
+    (one,) = Trajectory(("u",), *both, (0, 4), zeros).findings()
+    assert one.tasks == ("u",) and "sharing gains 0.500 nats" in one.says
+
+
 @pytest.mark.parametrize("name", ["restarts", "capacity", "conflict", "trajectory"])
 def test_plots(name, three) -> None:
     gram = np.eye(3)[None, None] + np.zeros((2, 1, 1, 1))

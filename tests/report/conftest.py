@@ -138,6 +138,8 @@ def make(converged: bool = True, trace: bool = True) -> SimpleNamespace:
         seconds=187.4,
         versions={"bmtl": "0.3.0", "jax": "0.10.2", "numpy": "2.4.6", "numpyro": "0.22.0"},
         question="Should seven outcomes of health and care share one model?",
+        findings=(),
+        wider=None,
         warnings=[] if converged else ["3 of 21 pairs were compared on fewer than 100 rows."],
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bmtl.arrangement import Arrangement
+from bmtl.findings import Finding
 from bmtl.report import html
 
 VOID = {"meta", "link", "img", "br"}
@@ -177,3 +178,13 @@ def test_failure_to_render_writes_nothing(advice: SimpleNamespace, tmp_path: Pat
     with pytest.raises(KeyError):
         html.write(advice, tmp_path / "report.html")
     assert os.listdir(tmp_path) == []
+
+
+def test_findings_have_a_section_where_there_are_any(advice: SimpleNamespace) -> None:
+    assert "findings" not in html.render(advice)
+    names = advice.tasks["task"].tolist()
+    advice.findings = (Finding("conflict", (names[0], names[1]), f"They pull apart. {HOSTILE}"),)
+    page = Page(html.render(advice))
+    assert "findings" in [attrs.get("id") for attrs in page.all("section")]
+    assert "#findings" in [attrs.get("href") for attrs in page.all("a")]
+    assert f"They pull apart. {HOSTILE}" in page.text["td"]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import array_api_compat.torch as xp
+import numpy as np
 import torch
 
 from bmtl.tasks import Tasks
@@ -65,15 +67,31 @@ class GradNorm:
         weights, active = state.weights, step.active
         first = torch.clamp(step.excess, min=TINY) if state.first is None else state.first
         size = torch.linalg.vector_norm(gradients(step), dim=-1)
-        rate = step.excess / first
-        rate = rate / torch.clamp(_mean(rate, active), min=TINY)
-        target = _mean(weights * size, active) * rate**self.alpha
-        moved = weights - self.learning_rate * torch.sign(weights * size - target) * size
-        moved = torch.clamp(moved, min=SMALLEST)
-        moved = torch.where(active, moved / _mean(moved, active), weights)
-        return Update(weights), _State(moved, first)
+        return Update(weights), _State(self.moved(xp, weights, size, step.excess / first, active), first)
 
+    def powers(self, tasks: Tasks) -> np.ndarray:
+        """The first weights, ``(T,)``."""
+        return np.ones(tasks.n_tasks)
 
-def _mean(values: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-    """Mean over the active tasks, ``runs × 1``."""
-    return torch.where(active, values, 0.0).sum(-1, keepdim=True) / torch.clamp(active.sum(-1, keepdim=True), min=1)
+    def moved(self, xp: Any, weights: Any, size: Any, rate: Any, active: Any) -> Any:
+        """The next weights, in any array namespace.
+
+        Parameters
+        ----------
+        xp : module
+        weights, size, rate : array, shape (…, T)
+            Weights now, lengths of the gradients of unweighted losses, and L_t/L_t⁰.
+        active : array of bool, shape (…, T)
+            Tasks that take part; the others keep their weight.
+        """
+
+        def mean(values: Any) -> Any:
+            count = xp.sum(xp.astype(active, values.dtype), axis=-1, keepdims=True)
+            total = xp.sum(xp.where(active, values, xp.zeros_like(values)), axis=-1, keepdims=True)
+            return total / xp.clip(count, 1.0, None)
+
+        rate = rate / xp.clip(mean(rate), TINY, None)
+        target = mean(weights * size) * rate**self.alpha
+        moved = weights - self.learning_rate * xp.sign(weights * size - target) * size
+        moved = xp.clip(moved, SMALLEST, None)
+        return xp.where(active, moved / mean(moved), weights)

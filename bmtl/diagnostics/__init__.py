@@ -6,11 +6,12 @@ from bmtl.diagnostics.capacity import Capacity, capacity
 from bmtl.diagnostics.conflict import Conflict, conflict
 from bmtl.diagnostics.convergence import checks, guide_k
 from bmtl.diagnostics.loo import TaskLOO, psis_loo
+from bmtl.diagnostics.pit import calibrated, loo_pit
 from bmtl.diagnostics.restarts import Restarts, restarts
 from bmtl.diagnostics.sbc import Calibration, simulation_based_calibration
 from bmtl.diagnostics.trajectory import Trajectory, trajectory
 
 __all__ = [
-    "Calibration", "Capacity", "Conflict", "Restarts", "TaskLOO", "Trajectory", "capacity", "checks", "conflict",
-    "guide_k", "psis_loo", "restarts", "simulation_based_calibration", "trajectory",
+    "Calibration", "Capacity", "Conflict", "Restarts", "TaskLOO", "Trajectory", "calibrated", "capacity", "checks",
+    "conflict", "guide_k", "loo_pit", "psis_loo", "restarts", "simulation_based_calibration", "trajectory",
 ]

@@ -56,6 +56,7 @@ NUMBERS = (
     "Expected numbers of edges; how many have a probability above .9, and how many of these are known; expected "
     "structural Hamming distance to the 17 that are known; and how often relabelled proteins are as close."
 )
+KEY = "Green: as known. Red: known reversed. Grey: not known. Broken: below one half. No number: above .99."
 CAPTION = f"Edges of probability {LEAST} or more, or among the 17 that are known; 20 were expected before."
 
 
@@ -162,8 +163,7 @@ def picture(found: DagPosterior) -> Figure:
     truth = references(list(found.names))["found"]
     colour = {"yes": COLOURS["weight"], "reversed": COLOURS["decouple"], "no": COLOURS["undecided"]}
     colours = {(a, b): colour[known(truth, a, b)] for a in found.names for b in found.names}
-    heading = "Green: known; red: known reversed; grey: not known"
-    return make(graph.draw, graph.size(found.edges), found.edges, heading, colours)
+    return make(graph.draw, graph.size(found.edges), found.edges, "Edges with their probabilities", colours)
 
 
 def main() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -194,7 +194,7 @@ def main() -> tuple[pd.DataFrame, pd.DataFrame]:
         [
             study.Section("Three ways to see it", table=table, caption=NUMBERS),
             *(
-                study.Section(name, TEXT[name], listed(found), CAPTION, picture(found), graph.said(found.edges))
+                study.Section(name, TEXT[name], listed(found), CAPTION, picture(found), graph.said(found.edges), KEY)
                 for name, found in posteriors.items()
             ),
             study.Section(

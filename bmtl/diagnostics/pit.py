@@ -24,9 +24,9 @@ def loo_pit(fit: Fit) -> pd.DataFrame:
     """Where each outcome lies in its predictive distribution given all others (LOO-PIT).
 
     Uniform if predictions are calibrated: heaped in the middle if they are too wide, at the ends if too narrow, and to
-    one side if biased. By Pareto-smoothed importance sampling (Vehtari, Gelman & Gabry, 2017), of draws from a guide
-    with the ratio of its density to the posterior's; ties of discrete outcomes are broken at random (Czado, Gneiting &
-    Held, "Predictive model assessment for count data", Biometrics, 2009).
+    one side if biased. By Pareto-smoothed importance sampling (Vehtari, Gelman & Gabry, 2017); draws from a guide are
+    taken as they are, for it is the fit's own predictions that are judged. Ties of discrete outcomes are broken at
+    random (Czado, Gneiting & Held, "Predictive model assessment for count data", Biometrics, 2009).
 
     Parameters
     ----------
@@ -47,7 +47,6 @@ def loo_pit(fit: Fit) -> pd.DataFrame:
         raise FitError("a MAP fit has no posterior draws to compute LOO-PIT from: fit with method='svi' or 'nuts'")
     tasks, parts = fit.explained, []
     replicated = fit.data["posterior_predictive"]
-    log_ratio = 0.0 if fit.draws.log_ratio is None else fit.draws.log_ratio.reshape(*fit.draws.shape, 1)
     for t, label in enumerate(variables(tasks.names)):
         if tasks.families[t].name == "categorical":
             continue
@@ -55,13 +54,13 @@ def loo_pit(fit: Fit) -> pd.DataFrame:
         new = replicated[label].to_numpy()[..., some]
         # Of large data the tree has fewer replicates than there are draws.
         kept = np.linspace(0, fit.draws.shape[1] - 1, new.shape[1]).astype(int)
-        ratios = (log_ratio - fit.log_likelihood[t][..., some])[:, kept]
-        with np.errstate(divide="ignore", invalid="ignore"):  # where weights underflow k̂ is infinite
-            weights, k = array_stats.psislw(ratios, axis=(0, 1))
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # where weights underflow k̂ is infinite
+            weights, k = array_stats.psislw(-fit.log_likelihood[t][:, kept][..., some], axis=(0, 1))
         pit = array_stats.loo_pit(
             np.moveaxis(new, -1, 0), tasks.y[t][some], weights, random_state=np.random.default_rng([fit.seed, t])
         )
-        own = {"task": tasks.names[t], "row": tasks.rows[t][some], "pit": pit, "trusted": k <= GOOD_K}
+        # Weights sum to one up to rounding.
+        own = {"task": tasks.names[t], "row": tasks.rows[t][some], "pit": np.clip(pit, 0, 1), "trusted": k <= GOOD_K}
         parts.append(pd.DataFrame(own))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["task", "row", "pit", "trusted"])
 

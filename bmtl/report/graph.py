@@ -15,13 +15,16 @@ from bmtl.report.style import COLOURS, FAINT, INK, WIDTH, label, title
 LEAST = 0.1
 """Edges of less probability are not drawn."""
 
-LIKELY = 0.5
-"""Edges of less probability are broken lines."""
+LIKELY, CERTAIN = 0.5, 0.995
+"""Edges of less probability are broken lines; from which one on it is not written beside them."""
+
+BEND, AT = 0.16, 0.4
+"""How far arrows are bent, so that an edge and its reverse lie side by side, and where on them the number stands."""
 
 
 def size(edges: pd.DataFrame) -> tuple[float, float]:
     """Inches that the picture needs."""
-    return WIDTH, 2.3 + 0.27 * len(edges)
+    return WIDTH, 1.8 if len(edges) == 2 else 4.4
 
 
 def draw(
@@ -38,6 +41,7 @@ def draw(
     """
     ax = fig.subplots()
     ax.set_axis_off()
+    ax.set_aspect("equal")
     title(fig, heading)
     names, p = list(edges), edges.to_numpy(float)
     angle = np.pi / 2 - 2 * np.pi * ring(p + p.T) / len(names)
@@ -47,22 +51,24 @@ def draw(
     boxes = [_node(ax.text(*own, label(name, 13), zorder=3)) for own, name in zip(at, names, strict=True)]
     for i, j in zip(*np.nonzero(p >= LEAST), strict=True):
         colour = (colours or {}).get((names[i], names[j]), COLOURS["merge"])
-        # Bent a little, so that an edge and its reverse lie side by side.
         arrow = FancyArrowPatch(
-            tuple(at[i]), tuple(at[j]), arrowstyle="-|>", connectionstyle="arc3,rad=0.14", patchA=boxes[i],
+            tuple(at[i]), tuple(at[j]), arrowstyle="-|>", connectionstyle=f"arc3,rad={BEND}", patchA=boxes[i],
             patchB=boxes[j], shrinkA=1, shrinkB=1, mutation_scale=11, color=colour, linewidth=0.6 + 1.6 * p[i, j],
             linestyle="-" if p[i, j] >= LIKELY else (0, (4, 2.5)), zorder=2,
         )
         ax.add_patch(arrow)
+        if p[i, j] >= CERTAIN:
+            continue
         along = at[j] - at[i]
-        middle = (at[i] + at[j]) / 2 + 0.07 * np.array([along[1], -along[0]])
-        shown = f"{p[i, j]:.2f}".removeprefix("0") if p[i, j] < 0.995 else "1"
+        control = (at[i] + at[j]) / 2 + BEND * np.array([along[1], -along[0]])
+        place = (1 - AT) ** 2 * at[i] + 2 * AT * (1 - AT) * control + AT**2 * at[j]
         ax.text(
-            *middle, shown, fontsize=7.5, color=INK, ha="center", va="center", zorder=4,
+            *place, f"{p[i, j]:.2f}".removeprefix("0"), fontsize=7.5, color=INK, ha="center", va="center", zorder=4,
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"},
         )
-    ax.set_xlim(-1.3, 1.3)
-    ax.set_ylim(-1.15, 1.15)
+    height = 0.4 if len(names) == 2 else 1.15
+    ax.set_xlim(-1.35, 1.35)
+    ax.set_ylim(-height, height)
     if (p < LEAST).all():
         ax.text(0, 0, f"no edge of probability {LEAST} or more", ha="center", va="center", color=FAINT)
 

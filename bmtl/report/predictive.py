@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, FigureBase
 from bmtl.diagnostics.pit import calibrated, loo_pit
 from bmtl.diagnostics.uniformity import bands
 from bmtl.report import words
-from bmtl.report.style import COLOURS, INK, WIDTH, make, minus
+from bmtl.report.style import COLOURS, INK, WIDTH, label, make, minus, title
 from bmtl.trees import variables
 
 if TYPE_CHECKING:
@@ -39,13 +39,19 @@ def pictures(fit: Fit) -> dict[str, tuple[Figure, str]]:
     found = calibrated(pits).set_index("task")
     drawn = {}
     for name in fit.explained.names[:MOST_TASKS]:
+        compared = shares(fit, name)
         pit = pits.loc[pits["task"] == name, "pit"].to_numpy()
-        at, observed, replicated = shares(fit, name)
         drawn[OF + name] = (
-            make(_draw, (WIDTH, 2.4), pit, at, observed, replicated),
-            said(name, found.loc[name] if name in found.index else None, observed, replicated),
+            make(_draw, (WIDTH, 2.5), label(name, 50, 1), pit, *compared),
+            said(name, found.loc[name] if name in found.index else None, *compared[1:]),
         )
     return drawn
+
+
+def draw(fig: FigureBase, fit: Fit, name: str, heading: str) -> None:
+    """Draw the LOO-PIT of a task, and its outcomes beside replicates, on an empty figure."""
+    pits = loo_pit(fit)
+    _draw(fig, heading, pits.loc[pits["task"] == name, "pit"].to_numpy(), *shares(fit, name))
 
 
 def shares(fit: Fit, name: str) -> tuple[list[str] | np.ndarray, np.ndarray, np.ndarray]:
@@ -70,9 +76,11 @@ def shares(fit: Fit, name: str) -> tuple[list[str] | np.ndarray, np.ndarray, np.
         edges = np.append(values - 0.5, values[-1] + 0.5)
     else:
         low, high = np.quantile(y, [0.005, 0.995])
+        low, high = (low, high) if low < high else (y.min(), y.max())
         edges = np.linspace(low, high, BINS + 1)
         if np.all(new == np.round(new)):
-            edges = np.arange(low, high + 1, max(1, np.ceil((high - low) / BINS))) - 0.5
+            step = max(1.0, np.ceil((high - low) / BINS))
+            edges = np.arange(np.floor(low), high + step, step) - 0.5
         at = edges
     place = np.stack([np.searchsorted(edges, own, side="right") - 1 for own in (y, *new)])
     bins = len(edges) - 1
@@ -94,7 +102,10 @@ def said(name: str, found: pd.Series | None, observed: np.ndarray, replicated: n
     return " ".join(parts)
 
 
-def _draw(fig: FigureBase, pit: np.ndarray, at: list[str] | np.ndarray, observed: np.ndarray, new: np.ndarray) -> None:
+def _draw(
+    fig: FigureBase, heading: str, pit: np.ndarray, at: list[str] | np.ndarray, observed: np.ndarray, new: np.ndarray
+) -> None:
+    title(fig, heading)
     if len(pit) > 1:
         left, right = fig.subplots(1, 2)
         _draw_pit(left, pit)
@@ -125,10 +136,10 @@ def _draw_shares(ax: Axes, at: list[str] | np.ndarray, observed: np.ndarray, new
         ax.errorbar(place, middle, [middle - low, high - middle], fmt="o", color=INK, markersize=3, capsize=2)
         ax.set_xticks(place, at, rotation=35 if max(map(len, at)) > 3 else 0)
     else:
-        ax.stairs(observed, at, fill=True, color="#d3e2ec")
-        ax.stairs(high, at, baseline=low, fill=True, color=INK, alpha=0.25)
-        ax.stairs(middle, at, baseline=None, color=INK, linewidth=1.0)
+        ax.stairs(high, at, baseline=low, fill=True, color="#d9d9d9")
+        ax.stairs(middle, at, baseline=None, color="#8a8a8a", linewidth=1.0)
+        ax.stairs(observed, at, color=COLOURS["merge"], linewidth=1.5)
         ax.locator_params(axis="x", nbins=4)
-    ax.set_xlabel("outcome: data (blue), replicates")
+    ax.set_xlabel("data (blue) and replicates")
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)

@@ -30,6 +30,8 @@ class Section:
     picture : Figure, optional
     alternative : str
         What the picture shows, in words, with its main numbers; needed if there is one.
+    note : str
+        Below the picture: how it is read.
 
     Raises
     ------
@@ -43,6 +45,7 @@ class Section:
     caption: str = ""
     picture: Figure | None = None
     alternative: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.picture is not None and not self.alternative:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-
 MEANS = (("best", "mean"), ("se", lambda own: np.sqrt(np.sum(own**2)) / len(own)))
 """Of a problem's two tasks: mean harm, and its standard error."""
 

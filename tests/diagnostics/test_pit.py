@@ -24,7 +24,7 @@ def conjugate(y: np.ndarray, draws: int, sd: float = 1.0, family: str = "gaussia
     new = mean + sd * rng.normal(size=(2, draws, len(y)))
     tasks = SimpleNamespace(names=("a",), y=[y], rows=[np.arange(len(y))], families=[SimpleNamespace(name=family)])
     return SimpleNamespace(
-        method="nuts", seed=0, explained=tasks, draws=SimpleNamespace(log_ratio=None, shape=(2, draws)),
+        method="nuts", seed=0, explained=tasks, draws=SimpleNamespace(shape=(2, draws)),
         log_likelihood=[stats.norm(mean, sd).logpdf(y)],
         data={"posterior_predictive": {"a": xr.DataArray(new, dims=["chain", "draw", "obs_a"])}},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,15 @@ def predictions() -> None:
     save(fig, "predictions")
 
 
+def schools() -> None:
+    """Two pictures of the case study of schools."""
+    study = runpy.run_path(str(HERE.parent / "case_studies" / "schools.py"))
+    fit = bmtl.fit(study["MODEL"], study["exam"](), method="nuts", marginal=True, seed=0, progress=False)
+    found = study["lines"](fit)
+    save(study["draw_continuum"](study["continuum"](fit.tasks, found)), "continuum")
+    save(study["draw_league"](study["league"](fit, found)), "league")
+
+
 if __name__ == "__main__":
     with mpl.rc_context(STYLE):
         cells()
@@ -165,3 +175,4 @@ if __name__ == "__main__":
         verdicts()
         causes()
         predictions()
+        schools()

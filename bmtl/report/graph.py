@@ -66,9 +66,9 @@ def draw(
             *place, f"{p[i, j]:.2f}".removeprefix("0"), fontsize=7.5, color=INK, ha="center", va="center", zorder=4,
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"},
         )
-    height = 0.4 if len(names) == 2 else 1.15
+    room = 0.4 if len(names) == 2 else 0.15
     ax.set_xlim(-1.35, 1.35)
-    ax.set_ylim(-height, height)
+    ax.set_ylim(at[:, 1].min() - room, at[:, 1].max() + room)
     if (p < LEAST).all():
         ax.text(0, 0, f"no edge of probability {LEAST} or more", ha="center", va="center", color=FAINT)
 

@@ -23,7 +23,7 @@ def drawn(y: np.ndarray, new: np.ndarray, family: Any) -> Any:
 def test_small_counts_have_a_bar_each(rng: np.random.Generator) -> None:
     y = np.array([0.0, 0, 1, 3])
     new = np.array([[0.0, 1, 1, 9], [3, 3, 3, 3]])
-    at, observed, replicated = predictive.shares(drawn(y, new, FAMILIES["poisson"]), "a")
+    at, observed, replicated = predictive.shares(drawn(y, new, FAMILIES["poisson"]()), "a")
     assert at == ["0", "1", "2", "3"]
     np.testing.assert_array_equal(observed, [0.5, 0.25, 0, 0.25])
     np.testing.assert_array_equal(replicated, [[0.25, 0.5, 0, 0], [0, 0, 0, 1]])
@@ -31,11 +31,11 @@ def test_small_counts_have_a_bar_each(rng: np.random.Generator) -> None:
 
 def test_numbers_and_large_counts_have_bins(rng: np.random.Generator) -> None:
     y = rng.normal(size=400)
-    edges, observed, replicated = predictive.shares(drawn(y, rng.normal(size=(5, 400)), FAMILIES["gaussian"]), "a")
+    edges, observed, replicated = predictive.shares(drawn(y, rng.normal(size=(5, 400)), FAMILIES["gaussian"]()), "a")
     assert len(edges) == predictive.BINS + 1 == len(observed) + 1 and replicated.shape == (5, predictive.BINS)
     assert 0.98 < observed.sum() <= 1
     counts = rng.poisson(60, 400).astype(float)
-    edges, observed, _ = predictive.shares(drawn(counts, rng.poisson(60, (5, 400)), FAMILIES["poisson"]), "a")
+    edges, observed, _ = predictive.shares(drawn(counts, rng.poisson(60, (5, 400)), FAMILIES["poisson"]()), "a")
     # Bins are of whole numbers of counts, so that none holds more of them than its neighbours.
     width = np.diff(edges)
     assert len(observed) <= predictive.BINS + 1 and np.ptp(width) == 0 and width[0] % 1 == 0 and edges[0] % 1 == 0.5

@@ -139,7 +139,7 @@ def causes() -> None:
     names: dict[str, Any] = {}
     exec(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0], names)
     fig = plt.figure(figsize=(4.8, 3.6), layout="constrained")
-    graph.draw(fig, names["posterior"].edges, "Which acts on which")
+    graph.draw(fig, names["posterior"].edges)
     save(fig, "causes")
 
 

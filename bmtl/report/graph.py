@@ -24,11 +24,14 @@ BEND, AT = 0.16, 0.4
 
 def size(edges: pd.DataFrame) -> tuple[float, float]:
     """Inches that the picture needs."""
-    return WIDTH, 1.8 if len(edges) == 2 else 4.4
+    return WIDTH, {2: 1.8, 3: 3.2}.get(len(edges), 4.4)
 
 
 def draw(
-    fig: FigureBase, edges: pd.DataFrame, heading: str = "Causes", colours: Mapping[tuple[str, str], str] | None = None
+    fig: FigureBase,
+    edges: pd.DataFrame,
+    heading: str = "Which acts on which",
+    colours: Mapping[tuple[str, str], str] | None = None,
 ) -> None:
     """Draw tasks on a ring, arrows from causes to effects, and their probabilities.
 

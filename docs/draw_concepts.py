@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,6 +15,7 @@ import numpy as np
 import bmtl
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
+from bmtl.report import graph, predictive
 from bmtl.report.diagram import boxes
 from bmtl.report.style import COLOURS, FAINT, STYLE
 
@@ -105,9 +109,70 @@ def coverage() -> None:
     save(fig, "coverage")
 
 
+def verdicts() -> None:
+    """Two tasks that are one function, that are related, and that have nothing in common."""
+    rng = np.random.default_rng(4)
+    x = np.linspace(-2, 2, 60)
+    f, g = np.sin(1.7 * x), 0.6 * np.cos(3.1 * x) - 0.3 * x
+    shown = {
+        "merge: b is a with its sign flipped": (f, -f, 0.15),
+        "weight: related, and b is noisier": (f, 0.8 * f + 0.5 * x**2 - 0.9, 0.45),
+        "decouple: nothing in common": (f, g, 0.15),
+    }
+    fig, axes = plt.subplots(1, 3, figsize=(10.5, 2.4), layout="constrained", sharex=True, sharey=True)
+    for axis, (name, (a, b, noise)) in zip(axes, shown.items(), strict=True):
+        colour = COLOURS[name.split(":")[0]]
+        for task, own, spread, ink in (("a", a, 0.15, FAINT), ("b", b, noise, colour)):
+            axis.plot(x, own + spread * rng.normal(size=len(x)), ".", color=ink, alpha=0.5, markersize=4)
+            axis.plot(x, own, color=ink, label=task)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("input")
+        axis.legend(loc="upper left", ncols=2, handlelength=1.2)
+    axes[0].set_ylabel("outcome, standardised")
+    axes[0].set_ylim(-2.2, 2.6)
+    save(fig, "verdicts")
+
+
+def causes() -> None:
+    """The posterior over graphs of the example on the page of causes."""
+    page = (HERE / "causal.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0], names)
+    fig = plt.figure(figsize=(4.8, 3.6), layout="constrained")
+    graph.draw(fig, names["posterior"].edges)
+    save(fig, "causes")
+
+
+def predictions() -> None:
+    """Checks of the predictions of a count, by a likelihood that fits and by one that does not."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(300, 1))
+    Y = rng.poisson(np.exp(1 + 0.5 * X) * rng.gamma(1.5, 1 / 1.5, X.shape))
+    fig = plt.figure(figsize=(9.0, 2.5), layout="constrained")
+    families = ("poisson", "negative_binomial")
+    for part, family in zip(fig.subfigures(1, 2, wspace=0.05), families, strict=True):
+        tasks = bmtl.Tasks.from_arrays(X, Y, [family], names=["visits"])
+        fit = bmtl.fit(SharedTrunk(bmtl.trunks.Identity()), tasks, method="nuts", seed=0, progress=False)
+        predictive.draw(part, fit, "visits", f"visits, {family.replace('_', ' ')}")
+    save(fig, "predictions")
+
+
+def schools() -> None:
+    """Two pictures of the case study of schools."""
+    study = runpy.run_path(str(HERE.parent / "case_studies" / "schools.py"))
+    fit = bmtl.fit(study["MODEL"], study["exam"](), method="nuts", marginal=True, seed=0, progress=False)
+    found = study["lines"](fit)
+    save(study["draw_continuum"](study["continuum"](fit.tasks, found)), "continuum")
+    save(study["draw_league"](study["league"](fit, found)), "league")
+
+
 if __name__ == "__main__":
     with mpl.rc_context(STYLE):
         cells()
         arrangements()
         noise()
         coverage()
+        verdicts()
+        causes()
+        predictions()
+        schools()

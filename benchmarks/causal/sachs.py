@@ -33,73 +33,10 @@ import bmtl
 from benchmarks import record
 from benchmarks.causal import rivals
 from benchmarks.causal.scoring import auroc, expected_hamming, extended, hamming, pattern
-from bmtl.causal import DagPosterior, dag_posterior
+from bmtl.causal import dag_posterior
+from case_studies.proteins import listed, nine, observational, references
 
-DATA = Path(__file__).parents[2] / "case_studies" / "data"
-SETS = {"aktinhib": "akt", "g0076": "pkc", "psitect": "pip2", "pma": "pkc", "b2camp": "pka"}
-"""What a reagent sets, by condition."""
-
-UNTARGETED, NOT_ACTIVATED = ("icam2", "u0126", "ly"), ("pma", "b2camp")
 N_DRAWS = 2000
-
-
-def cells() -> tuple[pd.DataFrame, list[str]]:
-    """Cells with their conditions, and the proteins."""
-    frame = pd.read_csv(DATA / "sachs.csv.gz")
-    return frame, [name for name in frame if name != "condition"]
-
-
-def references(proteins: list[str]) -> dict[str, pd.DataFrame]:
-    """Graphs to compare with, proteins × proteins."""
-    edges = pd.read_csv(DATA / "sachs_graphs.csv")
-    found = {}
-    for name in ("found", "reported"):
-        own = edges[edges[name] == 1]
-        graph = pd.DataFrame(False, index=proteins, columns=proteins)
-        for cause, effect in zip(own["cause"], own["effect"], strict=True):
-            graph.loc[cause, effect] = True
-        found[name] = graph
-    return found
-
-
-def observational() -> bmtl.Tasks:
-    """Cells that were only activated."""
-    frame, proteins = cells()
-    frame = frame[frame["condition"] == "cd3cd28"]
-    noise = np.random.default_rng(0).normal(size=len(frame))
-    return bmtl.Tasks.from_frame(frame.assign(noise=noise), ["noise"], dict.fromkeys(proteins, "lognormal"))
-
-
-def nine(*, anywhere: bool) -> bmtl.Tasks:
-    """Cells of all conditions, with the cells marked that a reagent set, which may act on other molecules or not."""
-    frame, proteins = cells()
-    condition = frame["condition"]
-    names = condition.unique()[1:] if anywhere else UNTARGETED
-    inputs = {name: condition == name for name in names}
-    if not anywhere:
-        inputs["activated"] = ~condition.isin(NOT_ACTIVATED)
-    marks = {
-        protein: condition.isin([name for name, own in SETS.items() if own == protein]).to_numpy()
-        for protein in set(SETS.values())
-    }
-    outputs = dict.fromkeys(proteins, "lognormal")
-    return bmtl.Tasks.from_frame(frame.assign(**inputs), list(inputs), outputs, intervened=marks)
-
-
-def table(found: DagPosterior, graphs: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Every edge that has a probability of .05, or is in the reference, and whether references have it."""
-    rows = []
-    for cause in found.names:
-        for effect in found.names:
-            p = float(found.edges.loc[cause, effect])
-            if cause != effect and (p >= 0.05 or graphs["found"].loc[cause, effect]):
-                marks = [
-                    "yes" if graph.loc[cause, effect] else "reversed" if graph.loc[effect, cause] else "no"
-                    for graph in graphs.values()
-                ]
-                rows.append((cause, effect, p, *marks))
-    edges = pd.DataFrame(rows, columns=["cause", "effect", "p", "in the 17", "in the 20"])
-    return edges.sort_values("p", ascending=False, kind="stable", ignore_index=True)
 
 
 def check(name: str, tasks: bmtl.Tasks) -> dict[str, Any]:
@@ -108,7 +45,7 @@ def check(name: str, tasks: bmtl.Tasks) -> dict[str, Any]:
     found = dag_posterior(tasks)
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     graphs = references(list(found.names))
-    edges, draws = table(found, graphs), found.draw(N_DRAWS)
+    edges, draws = listed(found), found.draw(N_DRAWS)
     p, likeliest = found.edges.to_numpy(), found.map.to_numpy()
     compared = []
     for which, graph in graphs.items():

@@ -9,24 +9,16 @@ Usage: ``python -m benchmarks.training.aggregate_trap [--runs 20] [--out FILE.js
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import bmtl
 from benchmarks import record
 from bmtl.trunks import MLP
+from case_studies.transfer_and_conflict import ADAM, two_directions
 
-ROWS, INPUTS, NOISE, EPOCHS = 600, 4, 0.3, 500
-
-
-def problem() -> bmtl.Tasks:
-    rng = np.random.default_rng(13)
-    X = rng.normal(size=(ROWS, INPUTS))
-    f = np.tanh(2.0 * X[:, :2])
-    return bmtl.Tasks.from_arrays(X, f + NOISE * rng.normal(size=f.shape), ["gaussian"] * 2, names=["first", "second"])
+ROWS, EPOCHS = 600, 500
 
 
 def main() -> None:
@@ -34,10 +26,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    adam = partial(torch.optim.Adam, lr=0.02)
     found = {
         name: bmtl.diagnostics.restarts(
-            MLP((width,)), problem(), runs=arguments.runs, epochs=EPOCHS, optimiser=adam, device="cpu"
+            MLP((width,)), two_directions(ROWS), runs=arguments.runs, epochs=EPOCHS, optimiser=ADAM, device="cpu"
         )
         for name, width in (("one unit", 1), ("sixteen units", 16))
     }

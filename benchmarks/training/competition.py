@@ -11,37 +11,25 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 import bmtl
 from benchmarks import record
 from bmtl.models import SharedTrunk
 from bmtl.trunks import MLP
+from case_studies.transfer_and_conflict import ADAM, two_networks
 
-UNITS, INPUTS, ROWS, NOISE = 6, 6, 1500, 0.1
+ROWS = 1500
 WIDTHS, RUNS, EPOCHS, FOLDS = (8, 16, 32, 64), 3, 1000, 2
-
-
-def problem(seed: int) -> bmtl.Tasks:
-    rng = np.random.default_rng([seed, 12])
-    X = rng.normal(size=(ROWS, INPUTS))
-    hidden = np.tanh(X @ rng.normal(0.0, 1.5 / np.sqrt(INPUTS), (2, INPUTS, UNITS)) + rng.normal(size=(2, 1, UNITS)))
-    f = np.einsum("tnk,tk->nt", hidden, rng.choice([-1.0, 1.0], (2, UNITS)))
-    f = (f - f.mean(axis=0)) / f.std(axis=0)
-    return bmtl.Tasks.from_arrays(X, f + NOISE * rng.normal(size=f.shape), ["gaussian"] * 2, names=["first", "second"])
 
 
 def diagnosed(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What `capacity` says, and its table."""
     start = time.perf_counter()
     found = bmtl.diagnostics.capacity(
-        MLP((8,)), problem(seed), widths=WIDTHS, runs=RUNS, epochs=EPOCHS, seed=seed, device="cpu",
-        optimiser=partial(torch.optim.Adam, lr=0.02),
+        MLP((8,)), two_networks(seed, ROWS), widths=WIDTHS, runs=RUNS, epochs=EPOCHS, seed=seed, device="cpu",
+        optimiser=ADAM,
     )
     print(found, flush=True)
     said = {"seed": seed, "width": found.width, "competes": found.summary["competes"].tolist(),
@@ -52,7 +40,8 @@ def diagnosed(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def advised(seed: int) -> dict[str, Any]:
     """What `advise` says of a trunk of eight units: what sharing does to the tasks that it harms, there and wider."""
     found = bmtl.advise(
-        SharedTrunk(MLP((8,))), problem(seed), folds=FOLDS, restarts=1, device="cpu", seed=seed, progress=False
+        SharedTrunk(MLP((8,))), two_networks(seed, ROWS), folds=FOLDS, restarts=1, device="cpu", seed=seed,
+        progress=False,
     )
     print(found, flush=True)
     wider = found.wider

@@ -14,66 +14,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-import bmtl
 from benchmarks import record
 from bmtl.report.style import COLOURS, STYLE, title
-from bmtl.training.held_out import split
-from bmtl.trunks import MLP
-
-COSINES, ROWS, WIDTHS = (None, 0.0, 0.5, 0.9), (60, 240, 960), (4, 32)
-UNITS, INPUTS, NOISE, EPOCHS, RUNS, TEST = 8, 5, 0.3, 300, 3, 500
-OPTIONS: dict[str, Any] = {
-    "epochs": EPOCHS, "runs": RUNS, "optimiser": partial(torch.optim.Adam, lr=0.02), "device": "cpu",
-}
-
-
-def problem(cosine: float | None, rows: int, seed: int) -> bmtl.Tasks:
-    """Rows to train on, and 500 to test."""
-    rng = np.random.default_rng([seed, 14])
-    n = rows + TEST
-    X = rng.normal(size=(n, INPUTS))
-    w = rng.normal(0.0, 1.5 / np.sqrt(INPUTS), (2, INPUTS, UNITS))
-    phi = np.tanh(X @ w + rng.normal(size=(2, 1, UNITS)))
-    phi = (phi - phi.mean(axis=1, keepdims=True)) / phi.std(axis=1, keepdims=True)
-    a, b = np.linalg.qr(rng.normal(size=(UNITS, 2)))[0].T
-    other = b if cosine is None else cosine * a + np.sqrt(1 - cosine**2) * b
-    f = np.column_stack([phi[0] @ a, phi[1 if cosine is None else 0] @ other])
-    f /= f.std(axis=0)
-    return bmtl.Tasks.from_arrays(X, f + NOISE * rng.normal(size=f.shape), ["gaussian"] * 2)
-
-
-def measure(cosine: float | None, rows: int, width: int, seed: int) -> list[dict[str, Any]]:
-    """One problem, a record a task."""
-    tasks = problem(cosine, rows, seed)
-    share = TEST / tasks.n_rows
-    found = bmtl.diagnostics.trajectory(MLP((width,)), tasks, held_out=share, seed=seed, every=EPOCHS, **OPTIONS)
-    train, _ = split(tasks, share, seed)
-    gradients = bmtl.diagnostics.conflict(MLP((width,)), train, seed=seed, every=10, **OPTIONS)
-    pull = float(gradients.summary()["cosine"].iloc[0])
-    gaps = found.gaps().groupby("task", sort=False)["transfer"].agg(["mean", "last"])
-    return [
-        {"cosine": cosine, "rows": rows, "width": width, "seed": seed, "task": name, "conflict": -pull,
-         "train": _harm(found.train, t, np.take, -1), "test": _harm(found.held, t, np.take, -1),
-         "best": _harm(found.held, t, np.min), "equal": -float(gaps.loc[name, "mean"]) if name in gaps.index else None,
-         "lowest": -float(gaps.loc[name, "last"]) if name in gaps.index else None}
-        for t, name in enumerate(tasks.names)
-    ]
-
-
-def _harm(losses: dict[str, np.ndarray], t: int, read: Any, *which: Any) -> float:
-    """Shared less single loss, mean over runs, at one epoch of each run."""
-    shared, single = (read(losses[arm][..., t], *which, axis=0).mean() for arm in ("shared", "single"))
-    return float(shared - single)
+from case_studies.transfer_and_conflict import COSINES, EPOCHS, ROWS, RUNS, WIDTHS, measure
 
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:

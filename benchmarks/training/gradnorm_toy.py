@@ -17,84 +17,23 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 
-import bmtl
 from benchmarks import record
-from bmtl.models import SharedTrunk
-from bmtl.training import GradNorm, PCGrad, Profiled, Static, Uncertainty, Unitary
-from bmtl.trunks import MLP
+from bmtl.training import GradNorm, PCGrad, Profiled, Uncertainty, Unitary
+from case_studies.loss_weighting import ROWS, SCALES, STEPS, by_svi, by_training, predicted, squares, toy
 
-SCALES = np.array([48.0, 3.0, 54.0, 16.0, 9.0, 30.0, 52.0, 26.0, 47.0, 81.0])
-INPUTS, ROWS = 50, {"train": 1000, "validation": 500, "test": 2000}
-TRUNK, STEPS = MLP((32, 32), "relu"), 1000
 TRAINING = ({"rate": 0.003, "decay": 0.0}, {"rate": 0.01, "decay": 0.0}, {"rate": 0.01, "decay": 0.3})
 BAYESIAN = (
     {"trunk": "guide", "learning_rate": 0.03},
     {"trunk": "point", "learning_rate": 0.03},
     {"trunk": "point", "learning_rate": 0.01},
 )
-
-
-class Toy(NamedTuple):
-    tasks: bmtl.Tasks
-    x: dict[str, np.ndarray]
-    y: dict[str, np.ndarray]
-
-    def loss(self, predicted: np.ndarray, part: str) -> np.ndarray:
-        """Mean square of each task's errors over its scale."""
-        return np.mean(((predicted - self.y[part]) / SCALES) ** 2, axis=0)
-
-
-def toy(seed: int) -> Toy:
-    rng = np.random.default_rng([seed, 11])
-    common = rng.normal(0.0, np.sqrt(10.0), INPUTS)[:, None]
-    own = rng.normal(0.0, np.sqrt(3.5), (INPUTS, len(SCALES)))
-    x = {part: rng.normal(size=(n, INPUTS)) for part, n in ROWS.items()}
-    x = {part: value / np.linalg.norm(value, axis=1, keepdims=True) for part, value in x.items()}
-    y = {part: SCALES * np.tanh(value @ (common + own)) for part, value in x.items()}
-    return Toy(bmtl.Tasks.from_arrays(x["train"], y["train"], ["gaussian"] * len(SCALES)), x, y)
-
-
-def by_training(
-    weighting: Callable[[bmtl.Tasks], Any], data: Toy, seed: int, rate: float, decay: float
-) -> Callable[[str], np.ndarray]:
-    adam = partial(torch.optim.AdamW, lr=rate, weight_decay=decay)
-    fit = bmtl.train(
-        TRUNK, data.tasks, weighting=weighting(data.tasks), optimiser=adam, epochs=STEPS, seed=seed, device="cpu",
-        progress=False,
-    )
-    return lambda part: fit.predict(data.x[part]).to_numpy()
-
-
-def by_svi(steps: int, data: Toy, seed: int, **options: Any) -> Callable[[str], np.ndarray]:
-    with warnings.catch_warnings():
-        # Whether it settled is no reason to leave a fit out of a comparison at equal cost.
-        warnings.simplefilter("ignore", bmtl.ConvergenceWarning)
-        fit = bmtl.fit(
-            SharedTrunk(TRUNK), data.tasks, seed=seed, restarts=1, max_steps=steps, batch_size=ROWS["train"], draws=200,
-            engine="numpyro", progress=False, **options,
-        )
-
-    def predict(part: str) -> np.ndarray:
-        mean = fit.predict(data.x[part])["mean"]
-        return np.column_stack([mean[name].to_numpy().mean(axis=(0, 1)) for name in data.tasks.names])
-
-    return predict
-
-
-def squares(tasks: bmtl.Tasks, by: np.ndarray) -> Static:
-    """Squared errors over ``by²`` on outcomes that are standardised, with weights of mean 1."""
-    weights = (np.asarray(tasks.y_scale) / by) ** 2
-    return Static(dict(zip(tasks.names, (weights / weights.mean()).tolist(), strict=True)))
-
 
 METHODS: dict[str, tuple[Callable[..., Any], tuple[dict[str, Any], ...]]] = {
     "units": (partial(by_training, lambda tasks: squares(tasks, np.ones(len(SCALES)))), TRAINING),
@@ -114,13 +53,13 @@ def measure(name: str, seed: int) -> dict[str, Any]:
     method, settings = METHODS[name]
     data, start, best = toy(seed), time.perf_counter(), None
     for setting in settings:
-        predict = method(data, seed, **setting)
-        validation = float(data.loss(predict("validation"), "validation").mean())
+        fit = method(data.tasks, seed, **setting)
+        validation = float(data.loss(predicted(fit, data.x["validation"]), "validation").mean())
         if best is None or validation < best[0]:
-            best = validation, setting, predict
+            best = validation, setting, fit
     assert best is not None
-    validation, setting, predict = best
-    test = data.loss(predict("test"), "test")
+    validation, setting, fit = best
+    test = data.loss(predicted(fit, data.x["test"]), "test")
     return {"method": name, "seed": seed, "mean": float(test.mean()), "worst": float(test.max()),
             "validation": validation, **setting, "seconds": round(time.perf_counter() - start, 1)}
 

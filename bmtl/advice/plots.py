@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from bmtl.arrangement import Arrangement
 from bmtl.report import diagram
 from bmtl.report.style import COLOURS, FAINT, INK, WIDTH, ink_on, label, make, minus, rows, title
 
@@ -70,7 +71,24 @@ def correlation(advice: Advice) -> Figure:
     Figure
         Tasks in the order of the arrangement; its trunks are framed.
     """
-    return make(_draw_correlation, _correlation_size(advice), advice)
+    return make(_draw_correlation, _correlation_size(len(advice.tasks)), advice)
+
+
+def relations(table: pd.DataFrame, found: Arrangement) -> Figure:
+    """Heat map of the correlations of the tasks' functions in a fit.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As of `bmtl.Fit.relations`.
+    found : Arrangement
+        Of the fit; its trunks are framed.
+
+    Returns
+    -------
+    Figure
+    """
+    return make(_draw_heat, _correlation_size(len(found.names)), found, table)
 
 
 def noise(advice: Advice) -> Figure:
@@ -155,7 +173,7 @@ def overview(advice: Advice) -> Figure:
     """
     drawn = [[_draw_arrangement, _draw_elpd], [_draw_correlation, _draw_noise]]
     size = _rows_size(advice.tasks)
-    sizes = [[diagram.size(advice.arrangement), size], [_correlation_size(advice), size]]
+    sizes = [[diagram.size(advice.arrangement), size], [_correlation_size(len(advice.tasks)), size]]
     widths = [max(row[j][0] for row in sizes) for j in range(2)]
     heights = [max(size[1] for size in row) for row in sizes]
 
@@ -176,8 +194,8 @@ def _in_order(advice: Advice) -> pd.DataFrame:
     return advice.tasks.set_index("task").loc[list(advice.arrangement.names)].reset_index()
 
 
-def _correlation_size(advice: Advice) -> tuple[float, float]:
-    side = 0.42 * max(len(advice.tasks), 3)
+def _correlation_size(n_tasks: int) -> tuple[float, float]:
+    side = 0.42 * max(n_tasks, 3)
     return max(2.4 + side, WIDTH), 2.0 + side
 
 
@@ -249,14 +267,19 @@ def _point(ax: Axes, x: float, y: float, half: float, limit: float, colour: str,
 
 
 def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
-    order = list(advice.arrangement.names)
+    _draw_heat(fig, advice.arrangement, advice.pairs, "M merge · W weight · D decouple · U undecided · ")
+
+
+def _draw_heat(fig: FigureBase, found: Arrangement, pairs: pd.DataFrame, legend: str = "") -> None:
+    """Correlations of pairs, with the initials of their verdicts where they have any."""
+    order = list(found.names)
     n = len(order)
     values = np.full((n, n), np.nan)
     letters = np.full((n, n), "", dtype=object)
-    for row in rows(advice.pairs):
+    for row in rows(pairs):
         i, j = order.index(row.task_a), order.index(row.task_b)
         values[i, j] = values[j, i] = row.correlation
-        letters[i, j] = letters[j, i] = row.verdict[0].upper()
+        letters[i, j] = letters[j, i] = f"{row.verdict[0].upper()}\n" if legend else ""
     ax = fig.subplots()
     title(fig, "Correlation of the tasks’ functions")
     ax.set_facecolor("#f2f2f2")
@@ -265,11 +288,12 @@ def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
         for j in range(n):
             if i != j:
                 known = np.isfinite(values[i, j])
-                number = "\n" + minus(f"{values[i, j]:.2f}") if known and n <= 14 else ""
+                number = minus(f"{values[i, j]:.2f}") if known and n <= 14 else ""
                 ink = ink_on(image.to_rgba(values[i, j])[:3]) if known else INK
-                ax.text(j, i, letters[i, j] + number, ha="center", va="center", fontsize=7.5, color=ink)
+                text = (letters[i, j] + number).rstrip()
+                ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color=ink)
     start = 0
-    for trunk in advice.arrangement.trunks:
+    for trunk in found.trunks:
         side = sum(map(len, trunk))
         ax.add_patch(
             Rectangle((start - 0.5, start - 0.5), side, side, fill=False, edgecolor=INK, linewidth=1.8, clip_on=False)
@@ -283,9 +307,7 @@ def _draw_correlation(fig: FigureBase, advice: Advice) -> None:
     bar = fig.colorbar(image, ax=ax, shrink=0.7, aspect=25, ticks=[-1, -0.5, 0, 0.5, 1])
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.set_yticklabels(["−1", "−0.5", "0", "0.5", "1"])
-    fig.supxlabel(
-        "M merge · W weight · D decouple · U undecided · frame: one trunk", fontsize=8, color=FAINT, x=0.5, ha="center"
-    )
+    fig.supxlabel(f"{legend}frame: one trunk", fontsize=8, color=FAINT, x=0.5, ha="center")
 
 
 def _draw_noise(fig: FigureBase, advice: Advice) -> None:

@@ -36,9 +36,11 @@ def render(fit: Fit) -> str:
         ),
         "noise": (plots.weights(shown), words.of_weights(shown)),
     }
-    if fit.draws.trace is not None:
-        drawn["trace"] = (plots.trace(fit), words.trace_alternative(fit))
-    several = fit.tasks.n_tasks > 1
+    several, effects = fit.tasks.n_tasks > 1, fit.effects if fit.causal else None
+    relations = fit.relations() if several else None
+    if relations is not None:
+        drawn["relations"] = (plots.relations(relations, arrangement), words.of_correlations(relations))
+    drawn |= html.of_fit(fit) | html.of_causes(effects)
     return html.page(
         "fit.html", "A fit of " + (f"{fit.tasks.n_tasks} tasks" if several else f"“{fit.tasks.names[0]}”"), drawn,
         fit=fit,
@@ -46,7 +48,8 @@ def render(fit: Fit) -> str:
         weights=weights,
         elpd=None if fit.method == "map" or fit.powers else fit.elpd().set_index("task"),
         inputs=fit.inputs(),
-        relations=fit.relations() if several else None,
+        relations=relations,
+        effects=effects,
         checks=html.failed_first(fit.checks),
         settings={**fit.summary(), **versions.installed()},
     )

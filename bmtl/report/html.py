@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 
 from bmtl._files import replacing
 from bmtl.advice import plots
-from bmtl.report import words
-from bmtl.report.style import COLOURS
+from bmtl.report import graph, predictive, words
+from bmtl.report.style import COLOURS, make
 
 if TYPE_CHECKING:
     from bmtl.advice import Advice
+    from bmtl.causal import Consequences
+    from bmtl.results import Fit
 
 PIXELS_PER_INCH = 96
 SMALLEST, LARGEST = 0.65, 1.3
@@ -60,8 +62,7 @@ def render(advice: Advice) -> str:
         A whole page that refers to nothing outside itself. The same advice gives the same page.
     """
     drawn = {name: (getattr(plots, name)(advice), said) for name, said in words.alternatives(advice).items()}
-    if advice.fit.draws.trace is not None:
-        drawn["trace"] = (plots.trace(advice.fit), words.trace_alternative(advice.fit))
+    drawn |= of_fit(advice.fit) | of_causes(advice.effects)
     answer = words.VERDICTS[advice.verdict]
     return page(
         "advice.html", f"{advice.question} – {answer}", drawn,
@@ -69,7 +70,25 @@ def render(advice: Advice) -> str:
         answer=answer,
         in_words=words.in_words(advice.arrangement),
         checks=failed_first(advice.fit.checks),
+        effects=advice.effects,
     )
+
+
+def of_fit(fit: Fit) -> dict[str, tuple[Figure, str]]:
+    """Pictures that the pages of an advice and of a fit have in common: how it ran, and how it predicts."""
+    drawn = predictive.pictures(fit)
+    if fit.draws.trace is not None:
+        drawn["trace"] = (plots.trace(fit), words.trace_alternative(fit))
+    return drawn
+
+
+def of_causes(effects: Consequences[Any] | None) -> dict[str, tuple[Figure, str]]:
+    """The picture of the graph of causes, where there is one."""
+    if effects is None:
+        return {}
+    names = list(effects.tasks.names)
+    edges = pd.DataFrame(effects.edge_probabilities, index=names, columns=names)
+    return {"causes": (make(graph.draw, graph.size(edges), edges), graph.said(edges))}
 
 
 def page(template: str, title: str, drawn: Mapping[str, tuple[Figure, str]], **values: Any) -> str:
@@ -83,7 +102,10 @@ def page(template: str, title: str, drawn: Mapping[str, tuple[Figure, str]], **v
         What else the template asks for.
     """
     pictures = {name: _picture(name, figure, said) for name, (figure, said) in drawn.items()}
-    return _environment().get_template(template).render(title=title, pictures=pictures, colours=COLOURS, **values)
+    predicted = [name.removeprefix(predictive.OF) for name in pictures if name.startswith(predictive.OF)]
+    return _environment().get_template(template).render(
+        title=title, pictures=pictures, predicted=predicted, colours=COLOURS, **values
+    )
 
 
 def failed_first(checks: pd.DataFrame) -> pd.DataFrame:

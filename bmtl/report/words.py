@@ -136,14 +136,19 @@ def _elpd(advice: Advice) -> str:
 
 
 def _correlation(advice: Advice) -> str:
-    table = advice.pairs[np.isfinite(advice.pairs["correlation"])]
+    counts = advice.pairs["verdict"].value_counts()
+    verdicts = listed(f"{count} {verdict}" for verdict, count in counts.items())
+    return f"{of_correlations(advice.pairs)} Verdicts of the pairs: {verdicts}."
+
+
+def of_correlations(pairs: pd.DataFrame) -> str:
+    """What the heat map of task correlations shows."""
+    table = pairs[np.isfinite(pairs["correlation"])]
     if table.empty:
         return "Heat map of task correlations, none of which is known."
     strongest = table.loc[table["correlation"].abs().sort_values(ascending=False).index][:3]
     each = [f"{row.task_a} and {row.task_b} {correlation(row.correlation)}" for row in rows(strongest)]
-    counts = advice.pairs["verdict"].value_counts()
-    verdicts = listed(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"Heat map of task correlations. Strongest: {'; '.join(each)}. Verdicts of the pairs: {verdicts}."
+    return f"Heat map of task correlations. Strongest: {'; '.join(each)}."
 
 
 def of_arrangement(arrangement: Arrangement) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import bmtl
-from benchmarks.training import competition
 from bmtl.advice.confirm import Trial
 from bmtl.advice.widen import TIMES, Wider, told, widen
 from bmtl.arrangement import Arrangement
 from bmtl.models import SharedTrunk
 from bmtl.trunks import MLP, Fourier, Linear
+from case_studies.transfer_and_conflict import two_networks
 
 NAMES = ("a", "b", "c")
 ROWS = 50
@@ -111,7 +111,7 @@ def test_trunks_of_the_same_kind() -> None:
 
 @pytest.mark.slow
 def test_a_narrow_trunk_that_harms_two_tasks_is_to_be_widened_before_they_are_decoupled() -> None:
-    advice = bmtl.advise(SharedTrunk(MLP((8,))), competition.problem(0), folds=2, restarts=1, device="cpu", seed=0)
+    advice = bmtl.advise(SharedTrunk(MLP((8,))), two_networks(0), folds=2, restarts=1, device="cpu", seed=0)
     assert advice.verdict == "decouple"
     assert advice.wider is not None and advice.wider.enough
     assert advice.wider.tasks == ("first", "second") and advice.wider.trunk == MLP((32,))

@@ -105,6 +105,7 @@ def fit(converged: bool, trace: bool = True) -> SimpleNamespace:
     ]
     problems = "" if converged else "settled of ELBO is 60 (wanted: chunks of steps until it settled)"
     return SimpleNamespace(
+        method="map",  # no draws to check predictions with
         checks=pd.DataFrame(rows, columns=["check", "of", "value", "limit", "passed", "needed"]),
         problems=problems,
         converged=converged,
@@ -135,6 +136,7 @@ def make(converged: bool = True, trace: bool = True) -> SimpleNamespace:
         }),
         fit=fit(converged, trace),
         evidence="3-fold refits, rows left out",
+        effects=None,
         seconds=187.4,
         versions={"bmtl": "0.3.0", "jax": "0.10.2", "numpy": "2.4.6", "numpyro": "0.22.0"},
         question="Should seven outcomes of health and care share one model?",

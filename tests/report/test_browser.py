@@ -11,11 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from bmtl.fitting import SVI
 from bmtl.models import SharedTrunk
-from bmtl.report import fit, html
+from bmtl.report import fit, graph, html, study
+from bmtl.report.style import make
 from bmtl.trunks import Identity
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -78,6 +80,19 @@ def test_page_on_a_telephone(which: str, request: pytest.FixtureRequest, tmp_pat
     assert found["buttons"] == 20
     assert found["aria"] == ["descending", "ascending"]
     assert found["down"] == sorted(found["down"], reverse=True) and found["up"] == sorted(found["down"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the page with")
+def test_page_of_a_study_on_a_telephone(tmp_path: Path) -> None:
+    edges = pd.DataFrame([[0, 0.6], [0.4, 0]], index=["a", "b"], columns=["a", "b"])
+    table = pd.DataFrame({"who": list("uvw"), "x": [2.0, 3.0, 1.0]} | {f"column {k}": 0.1 for k in range(20)})
+    picture = make(graph.draw, graph.size(edges), edges)
+    sections = [study.Section("Findings", "Text.", table, "A wide table.", picture, graph.said(edges))]
+    found = open_page(study.render("Is it " + "x" * 200 + "?", ["It is."], sections), tmp_path, "part-1", 2)
+    assert found["problems"] == [] and found["unseen"] == 0
+    assert found["window"] <= 390 and found["width"] <= found["window"]
+    assert found["down"] == [3, 2, 1] and found["up"] == [1, 2, 3]
 
 
 @pytest.mark.slow

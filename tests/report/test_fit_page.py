@@ -51,7 +51,7 @@ def test_same_fit_same_page_that_needs_nothing_else(fitted: Any, tmp_path: Path)
     assert (tmp_path / "fit.html").read_text("utf-8") == text
     assert not re.search(r"https?:|url\(|@import", text)
     pictures = re.findall(r'<img src="data:[^"]*" alt="([^"]*)"', text)
-    assert len(pictures) == text.count("<img") == 3 and all(len(said) > 40 for said in pictures)
+    assert len(pictures) == text.count("<img") == 6 and all(len(said) > 40 for said in pictures)
     assert set(re.findall(r'href="#([^"]*)"', text)) <= set(re.findall(r'id="([^"]*)"', text))
 
 

@@ -14,10 +14,11 @@ from bmtl.errors import ConvergenceWarning, FitError, PowerPosteriorWarning, Tas
 
 if TYPE_CHECKING:
     from bmtl import causal, diagnostics, families, grouping, noise, relations, training, trunks
-    from bmtl.advice import Advice, Folds, advise
+    from bmtl.advice import Advice, advise
     from bmtl.arrangement import Arrangement
     from bmtl.causal import EdgePrior
     from bmtl.fitting.fit import fit
+    from bmtl.folds import Folds
     from bmtl.prior import prior_predictive
     from bmtl.results import Fit, load
     from bmtl.tasks import Tasks
@@ -58,7 +59,7 @@ _OBJECTS = {
     "Arrangement": "bmtl.arrangement",
     "EdgePrior": "bmtl.causal",
     "Fit": "bmtl.results",
-    "Folds": "bmtl.advice",
+    "Folds": "bmtl.folds",
     "Tasks": "bmtl.tasks",
     "Trained": "bmtl.training.trained",
     "advise": "bmtl.advice",

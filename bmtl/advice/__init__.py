@@ -4,6 +4,5 @@ from __future__ import annotations
 
 from bmtl.advice._advice import Advice
 from bmtl.advice._advise import advise
-from bmtl.advice.folds import Folds
 
-__all__ = ["Advice", "Folds", "advise"]
+__all__ = ["Advice", "advise"]

@@ -21,7 +21,6 @@ from bmtl.advice.arrange import Ranked, kind_of, labels_of, name, rank
 from bmtl.advice.categories import can_merge
 from bmtl.advice.confirm import Trial, Trials
 from bmtl.advice.decide import alone, apart, balance, harmed_by, instead, less_sharing, not_one, sharing, total
-from bmtl.advice.folds import Folds
 from bmtl.advice.screen import THRESHOLD, Screen, screen
 from bmtl.advice.screen import verdict as verdict_of
 from bmtl.advice.widen import told, widen
@@ -34,6 +33,7 @@ from bmtl.fitting.fit import check_model, choose_trunk
 from bmtl.fitting.jobs import Work
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import Settings, resolve
+from bmtl.folds import Folds
 from bmtl.model import engines
 from bmtl.noise import ByGroup
 from bmtl.results import Fit

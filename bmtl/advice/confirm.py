@@ -10,13 +10,13 @@ import numpy as np
 
 from bmtl import data as arrays_of
 from bmtl import replay
-from bmtl.advice.folds import Folds
 from bmtl.arrangement import Arrangement
 from bmtl.data import Design
 from bmtl.diagnostics.convergence import MAX_K, guide_k
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.jobs import Job, Work
 from bmtl.fitting.settings import NUTS, SVI, Settings, point_trunk
+from bmtl.folds import Folds
 from bmtl.noise import Common
 from bmtl.relations import Independent
 from bmtl.results import Fit

@@ -138,6 +138,11 @@ def probabilities(advice: Advice) -> Figure:
     return make(_draw_probabilities, (WIDTH, 1.3 + 0.38 * max(shown, 2)), advice)
 
 
+def traced(fit: Fit) -> bool:
+    """Whether there is a course of the optimisation to show."""
+    return fit.draws.trace is not None and bool(np.isfinite(fit.draws.trace).any())
+
+
 def trace(fit: Fit) -> Figure:
     """Course of the optimisation.
 
@@ -153,10 +158,10 @@ def trace(fit: Fit) -> Figure:
     Raises
     ------
     ValueError
-        If the fit was sampled, not optimised.
+        If the fit was sampled, not optimised, or its steps were spent before the ELBO was that of the posterior.
     """
-    if fit.draws.trace is None:
-        raise ValueError("only a fit by SVI or MAP has a trace of its ELBO")
+    if not traced(fit):
+        raise ValueError("only a fit by SVI or MAP that went beyond its warm-up has a trace of its ELBO")
     return make(_draw_trace, (WIDTH, 2.8), fit)
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bmtl.advice.folds import Folds, Mask
 from bmtl.arrangement import Arrangement
 from bmtl.diagnostics._training import ARMS, Study, arms, of_runs, pointwise
 from bmtl.diagnostics.restarts import CLEAR
 from bmtl.findings import Finding, signed
+from bmtl.folds import Folds, Mask
 from bmtl.tasks import Tasks
 from bmtl.training.held_out import part
 from bmtl.trunks import Trunk

@@ -77,7 +77,7 @@ def render(advice: Advice) -> str:
 def of_fit(fit: Fit) -> dict[str, tuple[Figure, str]]:
     """Pictures that the pages of an advice and of a fit have in common: how it ran, and how it predicts."""
     drawn = predictive.pictures(fit)
-    if fit.draws.trace is not None:
+    if plots.traced(fit):
         drawn["trace"] = (plots.trace(fit), words.trace_alternative(fit))
     return drawn
 

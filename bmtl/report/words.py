@@ -177,5 +177,6 @@ def _probabilities(advice: Advice) -> str:
 
 def trace_alternative(fit: Fit) -> str:
     """What the picture of the optimisation shows."""
-    last = [float(pd.Series(run).dropna().iloc[-1]) for run in np.atleast_2d(np.asarray(fit.draws.trace))]
+    runs = [run[np.isfinite(run)] for run in np.atleast_2d(np.asarray(fit.draws.trace, dtype=float))]
+    last = [run[-1] for run in runs if len(run)]
     return f"Curves of −ELBO by chunk of steps, ending at {listed(number(value, 5) for value in sorted(last))} nats."

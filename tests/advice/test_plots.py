@@ -137,9 +137,10 @@ def test_trace() -> None:
     assert figure.axes[0].lines[0].get_linewidth() > figure.axes[0].lines[1].get_linewidth()
 
 
-def test_no_trace_of_a_sampled_fit() -> None:
+@pytest.mark.parametrize("runs", [None, np.full((2, 5), np.nan)])
+def test_no_trace_of_a_sampled_fit_or_of_a_warm_up(runs) -> None:
     with pytest.raises(ValueError, match="only a fit by SVI or MAP"):
-        plots.trace(SimpleNamespace(draws=SimpleNamespace(trace=None)))  # type: ignore[arg-type]
+        plots.trace(SimpleNamespace(draws=SimpleNamespace(trace=runs)))  # type: ignore[arg-type]
 
 
 def test_users_style_is_left_alone() -> None:

@@ -46,12 +46,12 @@ def draw(
     ax.set_axis_off()
     ax.set_aspect("equal")
     title(fig, heading)
-    names, p = list(edges), edges.to_numpy(float)
+    names, p = [str(name) for name in edges], edges.to_numpy(float)
     angle = np.pi / 2 - 2 * np.pi * ring(p + p.T) / len(names)
     if len(names) == 2:
         angle += np.pi / 2
     at = np.column_stack([np.cos(angle), np.sin(angle)])
-    boxes = [_node(ax.text(*own, label(name, 13), zorder=3)) for own, name in zip(at, names, strict=True)]
+    boxes = [_node(ax.text(x, y, label(name, 13), zorder=3)) for (x, y), name in zip(at, names, strict=True)]
     for i, j in zip(*np.nonzero(p >= LEAST), strict=True):
         colour = (colours or {}).get((names[i], names[j]), COLOURS["merge"])
         arrow = FancyArrowPatch(
@@ -64,9 +64,9 @@ def draw(
             continue
         along = at[j] - at[i]
         control = (at[i] + at[j]) / 2 + BEND * np.array([along[1], -along[0]])
-        place = (1 - AT) ** 2 * at[i] + 2 * AT * (1 - AT) * control + AT**2 * at[j]
+        x, y = (1 - AT) ** 2 * at[i] + 2 * AT * (1 - AT) * control + AT**2 * at[j]
         ax.text(
-            *place, f"{p[i, j]:.2f}".removeprefix("0"), fontsize=7.5, color=INK, ha="center", va="center", zorder=4,
+            x, y, f"{p[i, j]:.2f}".removeprefix("0"), fontsize=7.5, color=INK, ha="center", va="center", zorder=4,
             bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"},
         )
     room = 0.4 if len(names) == 2 else 0.15

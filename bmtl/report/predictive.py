@@ -36,14 +36,14 @@ def pictures(fit: Fit) -> dict[str, tuple[Figure, str]]:
     if fit.method == "map":
         return {}
     pits = loo_pit(fit)
-    found = calibrated(pits).set_index("task")
+    found = {row["task"]: row for _, row in calibrated(pits).iterrows()}
     drawn = {}
     for name in fit.explained.names[:MOST_TASKS]:
         compared = shares(fit, name)
         pit = pits.loc[pits["task"] == name, "pit"].to_numpy()
         drawn[OF + name] = (
             make(_draw, (WIDTH, 2.5), label(name, 50, 1), pit, *compared),
-            said(name, found.loc[name] if name in found.index else None, *compared[1:]),
+            said(name, found.get(name), *compared[1:]),
         )
     return drawn
 
@@ -69,6 +69,7 @@ def shares(fit: Fit, name: str) -> tuple[list[str] | np.ndarray, np.ndarray, np.
     y = tasks.y[t]
     new = fit.data["posterior_predictive"][variables(tasks.names)[t]].to_numpy().reshape(-1, len(y))
     family = tasks.families[t]
+    at: list[str] | np.ndarray
     whole = np.arange(y.min(), y.max() + 1) if np.all(y == np.round(y)) else np.empty(0)
     if family.labels or (np.all(new == np.round(new)) and 0 < len(whole) <= MOST_VALUES):
         values = np.arange(len(family.labels)) if family.labels else whole

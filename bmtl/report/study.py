@@ -56,7 +56,7 @@ class Section:
     @property
     def numeric(self) -> list[bool]:
         """Of each column of the table, whether it holds numbers."""
-        kinds = [] if self.table is None else self.table.dtypes
+        kinds: list[Any] = [] if self.table is None else list(self.table.dtypes)
         return [pd.api.types.is_numeric_dtype(own) and not pd.api.types.is_bool_dtype(own) for own in kinds]
 
 
@@ -112,4 +112,4 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, np.integer)):
         return str(value)
-    return words.number(value) if isinstance(value, (float, np.floating)) else str(value)
+    return words.number(float(value)) if isinstance(value, (float, np.floating)) else str(value)

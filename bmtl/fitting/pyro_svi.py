@@ -49,8 +49,8 @@ def run(
     """
     progress = progress or Progress(False)
     start = time.perf_counter()
-    restarts = settings.restarts if begin is None else 1
-    places = [(fold, restart) for fold in range(len(each or [{}])) for restart in range(restarts)]
+    restarts, stacked = settings.restarts if begin is None else 1, each or [{}]
+    places = [(fold, restart) for fold in range(len(stacked)) for restart in range(restarts)]
     seeds = [1_000_003 * seed + 1_009 * fold + restart for fold, restart in places]
     # Flows and gains are for one run.
     alone = isinstance(settings, SVI) and (settings.guide == "flow" or settings.optimiser == "gains")
@@ -59,8 +59,7 @@ def run(
     cuda = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
         for at in range(0, len(places), step):
-            own = {name: np.stack([each[fold][name] for fold, _ in places[at : at + step]]) for name in each[0]} \
-                if each else {}
+            own = {name: np.stack([stacked[fold][name] for fold, _ in places[at : at + step]]) for name in stacked[0]}
             svi = PyroSVI(model, design, settings, values, seeds[at : at + step], own, device, begin, seed)
             svi.train(progress)
             found += [(svi, run) for run in range(len(svi.seeds))]

@@ -129,8 +129,8 @@ def observe(
     for block in data.blocks():
         family, members = block.family, block.tasks
         # Linear predictors of the block's tasks, ``tasks × predictors of one``.
-        (places,) = np.nonzero((plan.task_of[:, None] == members).any(axis=1))
-        places = places.reshape(len(members), family.n_predictors)
+        (on,) = np.nonzero((plan.task_of[:, None] == members).any(axis=1))
+        places = on.reshape(len(members), family.n_predictors)
         scale = noises(e, block.name, members, design, noise)
         if noises_a_task(noise, design) > 1:
             scale = _of_group(e, scale, data, len(members), family.noise_dims)

@@ -41,7 +41,7 @@ class PyroEngine:
     """
 
     name = "pyro"
-    dist = pyro.distributions
+    dist: Any = pyro.distributions
     xp = array_api_compat.torch
 
     def __init__(self, device: str = "cpu") -> None:

@@ -61,7 +61,7 @@ def run(
     """
     progress = progress or Progress(False)
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
-    arrays = {name: jnp.asarray(value) for name, value in (values | design.priors()).items()}
+    arrays = {name: jnp.asarray(value) for name, value in {**values, **design.priors()}.items()}
     out = []
     for own in each or [{}]:
         start = time.perf_counter()
@@ -70,7 +70,7 @@ def run(
         if marginal is not None:
             held[MOMENTS] = marginal.fixed
         key = model, design.structure, settings, tuple(held)
-        sampler = kept(_COMPILED, key, lambda held=held: Sampler(model, design, settings, held), KEPT)
+        sampler = kept(_COMPILED, key, partial(Sampler, model, design, settings, held), KEPT)
         sites, stats = sampler.run(held, seed, progress)
         if marginal is not None:
             sites = marginal.complete(sites, seed, partial(sampler.coefficients, held))

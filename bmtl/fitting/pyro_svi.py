@@ -51,9 +51,9 @@ def run(
     """
     progress = progress or Progress(False)
     start = time.perf_counter()
-    seeks = powers.seeks(settings)
+    stacked, seeks = each or [{}], powers.seeks(settings)
     restarts = settings.restarts if begin is None and not seeks else 1
-    places = [(fold, restart) for fold in range(len(each or [{}])) for restart in range(restarts)]
+    places = [(fold, restart) for fold in range(len(stacked)) for restart in range(restarts)]
     seeds = [1_000_003 * seed + 1_009 * fold + restart for fold, restart in places]
     # Flows, gains and powers that are sought are for one run.
     alone = draws_a_step(settings) > 1 or with_gains(settings) or seeks
@@ -62,8 +62,7 @@ def run(
     cuda = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
         for at in range(0, len(places), step):
-            own = {name: np.stack([each[fold][name] for fold, _ in places[at : at + step]]) for name in each[0]} \
-                if each else {}
+            own = {name: np.stack([stacked[fold][name] for fold, _ in places[at : at + step]]) for name in stacked[0]}
             svi = PyroSVI(model, design, settings, values, seeds[at : at + step], own, device, begin, seed)
             svi.train(progress)
             found += [(svi, run) for run in range(len(svi.seeds))]

@@ -10,6 +10,9 @@ from bmtl.data import Data
 from bmtl.errors import FitError
 from bmtl.fitting.settings import SVI, Settings
 
+MOST = 10.0
+"""Changes of a mean log-likelihood beyond this, in nats a cell, count as this: their exponential stays a number."""
+
 
 def seeks(settings: Settings) -> bool:
     """Whether powers are found along the way."""
@@ -52,10 +55,6 @@ def moved(xp: Any, weighting: Any, weights: Any, before: Any, log_likelihood: An
     size = xp.sqrt(xp.sum(pulls**2, axis=-1)) / n
     rate = xp.exp(xp.clip(loss - before, -MOST, MOST))
     return weighting.moved(xp, weights, size, rate, xp.ones_like(weights) > 0), before
-
-
-MOST = 10.0
-"""Changes of a mean log-likelihood beyond this, in nats a cell, count as this: their exponential stays a number."""
 
 
 def without_trunk(weighting: Any, model: Any) -> FitError:

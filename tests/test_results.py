@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from arviz_base import from_dict
 from arviz_stats.base import array_stats
+from scipy.special import logsumexp
 
 import bmtl
 from bmtl import replay
@@ -288,3 +289,46 @@ def assert_covers(fit) -> None:
 )
 def test_gals_two_noises(trunk, options, gal) -> None:
     assert_covers(bmtl.fit(SharedTrunk(trunk), gal, **options))
+
+
+def test_loo_of_many_cells_is_read_from_a_sample(made, five, monkeypatch) -> None:
+    model = SharedTrunk(Identity())
+    whole = made(model, five, SVI(draws=100)).loo
+    every = replay.log_predictive(model, five, made(model, five, SVI(draws=100)).flat)
+    monkeypatch.setattr("bmtl.results.LARGE", 18)
+    monkeypatch.setattr("bmtl.results.SAMPLE", 12)
+    fit = made(model, five, SVI(draws=100))
+    rng = np.random.default_rng([fit.seed, 3])
+    for t, name in enumerate(five.names):
+        found, n = fit.loo[name], five.n_cells[t]
+        if n <= 18:
+            np.testing.assert_allclose(found.pointwise, whole[name].pointwise, rtol=1e-3)
+            continue
+        cells = np.sort(rng.choice(n, 12, replace=False))
+        gap = whole[name].pointwise[cells] - every[t][cells]
+        np.testing.assert_allclose(found.pareto_k, whole[name].pareto_k[cells], rtol=1e-3)
+        np.testing.assert_allclose(found.pointwise, every[t] + gap.mean(), rtol=1e-3, atol=1e-3)
+    assert fit.elpd()["n"].tolist() == list(five.n_cells)
+    assert min(five.n_cells) <= 18 < max(five.n_cells)
+
+
+def test_very_large_trees_have_no_log_likelihood(made, five, monkeypatch) -> None:
+    monkeypatch.setattr("bmtl.trees.LIKELIHOOD_CELLS", 10)
+    fit = made(SharedTrunk(Identity()), five, SVI(draws=5))
+    assert "log_likelihood" not in fit.data.children
+    assert "posterior" in fit.data.children
+
+
+def test_densities_and_weights_do_not_depend_on_how_many_draws_are_read_at_a_time(made, five, monkeypatch) -> None:
+    model = SharedTrunk(Identity())
+    fit = made(model, five, SVI(draws=30))
+    whole = replay.log_predictive(model, five, fit.flat)
+    table = fit.weights()
+    for t, own in enumerate(replay.log_likelihood(model, five, fit.flat)):
+        np.testing.assert_allclose(whole[t], logsumexp(own.astype(float), axis=0) - np.log(30), rtol=1e-5)
+    for t, own in enumerate(replay.fisher_information(model, five, fit.flat)):
+        assert table["weight"][t] == pytest.approx(own.mean(axis=1).mean(), rel=1e-4)
+    monkeypatch.setattr(replay, "CELLS_AT_ONCE", 7 * five.n_tasks * five.n_rows)
+    for ours, theirs in zip(replay.log_predictive(model, five, fit.flat), whole, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    pd.testing.assert_frame_equal(fit.weights(), table, rtol=1e-5)

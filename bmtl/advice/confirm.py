@@ -173,8 +173,10 @@ class Trials:
                 rows[t].append(own[out[own]])
                 pointwise[t].append(held[t])
         evidence = f"{len(self.parts)}-fold refits, {self.folds.in_words}"
-        joined = [[np.concatenate(own) for own in parts] for parts in (rows, pointwise)]
-        return Trial(arrangement, self.tasks, *joined, evidence)
+        return Trial(
+            arrangement, self.tasks, [np.concatenate(own) for own in rows],
+            [np.concatenate(own) for own in pointwise], evidence,
+        )
 
     def _job(
         self, arrangement: Arrangement, settings: Settings, masks: list[dict[str, np.ndarray]] | None = None,

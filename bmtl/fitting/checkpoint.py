@@ -155,8 +155,9 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
 def _write(path: Path, value: Any) -> None:
     arrays: list[np.ndarray] = []
     text = json.dumps(_packed(value, arrays))
+    members: dict[str, Any] = {"text": np.array(text)} | {f"a{place}": own for place, own in enumerate(arrays)}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, text=np.array(text), **{f"a{place}": own for place, own in enumerate(arrays)})
+        np.savez(file, **members)
 
 
 def _read(path: Path) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bmtl.arrangement import Arrangement
 from bmtl.diagnostics._training import ARMS, Study, arms, of_runs, pointwise
@@ -20,7 +21,7 @@ from bmtl.trunks import Trunk
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Parts = list[tuple[Mask, Mask]]
+Parts = list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 """Rows to learn from and rows to predict."""
 
 WAYS = ("forward", "random")
@@ -165,6 +166,8 @@ def drift(
         As `bmtl.train` and `bmtl.Folds.by_time`, and if there are fewer than two tasks or runs, or too few cells of a
         task in a part.
     """
+    from bmtl.advice import Folds  # which needs fits, and they need the diagnostics
+
     tasks.require(2, "drift")
     study = Study.of(tasks, runs, 0.0, device, seed, options, least=2)
     forward = Folds.by_time(column, folds).split(tasks, seed)

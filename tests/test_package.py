@@ -108,13 +108,6 @@ def test_unknown_name() -> None:
         _ = bmtl.nothing
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("package", sorted(own.parent.name for own in ROOT.glob("bmtl/*/__init__.py")))
-def test_every_package_can_be_imported_first(package: str) -> None:
-    """None needs another to have been imported before it."""
-    assert run(f"import bmtl.{package}; print('imported')") == "imported\n"
-
-
 def test_models_are_imported_on_their_own() -> None:
     out = run(
         "import bmtl\n"

@@ -13,7 +13,7 @@ from bmtl.arrangement import Arrangement
 from bmtl.diagnostics._training import ARMS, Study, arms, of_runs, pointwise
 from bmtl.diagnostics.restarts import CLEAR
 from bmtl.findings import Finding, signed
-from bmtl.folds import Folds, Mask
+from bmtl.folds import Folds
 from bmtl.tasks import Tasks
 from bmtl.training.held_out import part
 from bmtl.trunks import Trunk
@@ -166,8 +166,6 @@ def drift(
         As `bmtl.train` and `bmtl.Folds.by_time`, and if there are fewer than two tasks or runs, or too few cells of a
         task in a part.
     """
-    from bmtl.advice import Folds  # which needs fits, and they need the diagnostics
-
     tasks.require(2, "drift")
     study = Study.of(tasks, runs, 0.0, device, seed, options, least=2)
     forward = Folds.by_time(column, folds).split(tasks, seed)

@@ -52,7 +52,7 @@ class Guide:
         self.n_noise = 0 if self.kind == "point" else n + rank * (self.kind == "low_rank")
         self.flows = torch.nn.ModuleList(
             # In a random order two flows may bend the same coordinates by the same others.
-            dist.transforms.AffineAutoregressive(AutoRegressiveNN(n, [max(n, HIDDEN)], permutation=torch.arange(n)))
+            dist.transforms.AffineAutoregressive(AutoRegressiveNN(n, [max(n, HIDDEN)], permutation=torch.arange(n))  # type: ignore[arg-type])
             for _ in range(FLOWS * (self.kind == "flow"))
         ).to(device)
 

@@ -50,9 +50,10 @@ class Guide:
             self.shapes["factor"] = (n, rank)
         self.sizes = [prod(shape) for shape in self.shapes.values()]
         self.n_noise = 0 if self.kind == "point" else n + rank * (self.kind == "low_rank")
+        # In a random order two flows may bend the same coordinates by the same others.
+        order: Any = torch.arange(n)
         self.flows = torch.nn.ModuleList(
-            # In a random order two flows may bend the same coordinates by the same others.
-            dist.transforms.AffineAutoregressive(AutoRegressiveNN(n, [max(n, HIDDEN)], permutation=torch.arange(n))  # type: ignore[arg-type])
+            dist.transforms.AffineAutoregressive(AutoRegressiveNN(n, [max(n, HIDDEN)], permutation=order))
             for _ in range(FLOWS * (self.kind == "flow"))
         ).to(device)
 

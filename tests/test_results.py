@@ -114,6 +114,11 @@ def test_rescaled_and_shifted_by_any_constant(pair, sampled) -> None:
     assert_same_elpds(sampled, other, shift={"v": -40 * np.log(0.003)})
 
 
+# Of 40 cells one may be hard to leave out; both sides are then as uncertain, and alike.
+HARD_CELLS = pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto distribution")
+
+
+@HARD_CELLS
 def test_cells_of_all_tasks_sum_to_the_joint(sampled, monkeypatch) -> None:
     """One LOO over all cells of all tasks gives, cell by cell, what the tasks give one by one."""
     monkeypatch.setattr(loo_module, "_efficiency", lambda log_likelihood: 1.0)
@@ -125,6 +130,7 @@ def test_cells_of_all_tasks_sum_to_the_joint(sampled, monkeypatch) -> None:
     assert sum(own.elpd for own in alone) == pytest.approx(float(joint.elpd), abs=0.02)
 
 
+@HARD_CELLS
 def test_arviz_gives_the_same_loo_from_the_tree(sampled) -> None:
     table = sampled.elpd().set_index("task")
     assert table["converged"].all() and table["n"].tolist() == [40, 40]

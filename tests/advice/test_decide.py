@@ -193,6 +193,7 @@ def test_kinds_of_arrangements() -> None:
         assert kind_of(labels_of(arrangement, NAMES)) == kind
 
 
+@pytest.mark.slow
 def test_unrelated_tasks_that_a_narrow_trunk_cannot_hold() -> None:
     """The screen sees a common representation; refits see that two units are too few, and they win."""
     rng = np.random.default_rng(2)

@@ -64,7 +64,8 @@ def test_side_by_side_runs_equal_runs_alone(grouped) -> None:
     params = svi.start(jax.random.PRNGKey(0), (2, 2), held)
     state = jax.vmap(jax.vmap(svi.adam.init))(params)
     key = jax.random.PRNGKey(3)
-    _, losses = svi.chunk(params, state, fixed, stacked, key, np.full((2, 2), 0.01), 1.0)
+    rate, seeking = np.full((2, 2), 0.01), np.zeros((2, 2), dtype=bool)
+    _, losses = svi.chunk(params, state, None, fixed, stacked, key, rate, 1.0, seeking)
     first = np.asarray(losses)[..., 0]
     keys = jax.random.split(jax.random.fold_in(key, 1), (2, 2))
     for f, fold in enumerate(folds):

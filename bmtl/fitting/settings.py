@@ -43,7 +43,7 @@ class SVI:
     batch_size : int
         Rows a step. All rows are used when there are no more than that.
     learning_rate : float
-        Of Adam, a third of it for a flow; divided by 10 in two stages as the ELBO settles.
+        Of Adam, a third of it for a flow, a tenth for gains; divided by 10 in two stages as the ELBO settles.
     draws : int
         Posterior draws taken from the guide.
     optimiser : {"adam", "gains"}
@@ -172,7 +172,9 @@ def learns_trunk(model: Any) -> bool:
 
 
 def step_size(settings: SVI | MAP) -> float:
-    """Learning rate of the first stage: the networks of a flow do not stand the usual one."""
+    """Learning rate of the first stage: the networks of a flow, and gains that grow tenfold, do not stand the usual."""
+    if with_gains(settings):
+        return settings.learning_rate / 10.0
     flow = isinstance(settings, SVI) and settings.guide == "flow"
     return settings.learning_rate / 3.0 if flow else settings.learning_rate
 

@@ -37,8 +37,8 @@ def test_toy(study: ModuleType) -> None:
 
 
 def test_power_of_weights(study: ModuleType) -> None:
-    assert study.slope(5.0 / study.SCALES**2) == pytest.approx(1.0)
-    assert study.slope(np.ones(10)) == pytest.approx(0.0, abs=1e-12)
+    assert study.slope(5.0 / study.SCALES**2) == pytest.approx((1.0, 0.0), abs=1e-6)
+    assert study.slope(np.ones(10)) == pytest.approx((0.0, 0.0), abs=1e-12)
 
 
 @pytest.mark.slow
@@ -56,6 +56,8 @@ def test_conclusions(quick: Callable[..., Any], study: ModuleType) -> None:
     powers = compared.set_index("method")
     in_units = powers[powers.index.str.contains("own units")]
     assert (in_units["power of the weights"].abs() < 0.2).all()
-    assert powers.loc["posterior", "power of the weights"] == pytest.approx(1.0, abs=0.05)
+    # Without noise in the outcomes a task's noise is its network's misfit, which differs from task to task.
+    power, error = powers.loc["posterior", ["power of the weights", "±"]]
+    assert abs(power - 1.0) < 2 * error < 0.4
     assert powers.loc["uncertainty, standardised", "power of the weights"] > 0.9
     assert powers.loc["posterior", "mean"] < 0.5 * in_units["mean"].min()

@@ -395,7 +395,8 @@ def test_nuts_under_several_graphs(unsure) -> None:
 @pytest.mark.slow
 def test_pyro_has_the_same_posterior(sem) -> None:
     tasks, model = sem
-    fit = bmtl.fit(model, tasks, engine="pyro", device="cpu", guide="full_rank", restarts=1, seed=0, batch_size=ROWS)
+    fit = bmtl.fit(model, tasks, engine="pyro", device="cpu", guide="full_rank", restarts=1, seed=0, batch_size=ROWS,
+                   learning_rate=0.1)
     mean, covariance = conjugate(tasks, 2, [0, 1])
     slopes = fit.flat["slope"][:, [0, 1], 2]
     sd = np.sqrt(np.diag(covariance))[-2:]

@@ -206,6 +206,41 @@ def arrays(tasks: Tasks, design: Design) -> dict[str, np.ndarray]:
     return out
 
 
+SEGMENT = 8
+"""Rows of a segment: as many single-precision numbers as a wide register holds."""
+
+
+def packed(task: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows of the long layout in segments of `SEGMENT`, each of one task: a gather a segment is less than one a row.
+
+    Parameters
+    ----------
+    task : ndarray of int, shape (rows,)
+        The task of each row.
+
+    Returns
+    -------
+    tuple of ndarray, or None
+        The row at each place of all segments, −1 where there is none, and the task of each segment. None where the
+        places would be more than twice the rows.
+    """
+    order = np.argsort(task, kind="stable")
+    tasks, counts = np.unique(task, return_counts=True)
+    segments = -(-counts // SEGMENT)
+    if segments.sum() * SEGMENT > 2 * len(task):
+        return None
+    first = np.repeat(SEGMENT * (np.cumsum(segments) - segments) - (np.cumsum(counts) - counts), counts)
+    rows = np.full(segments.sum() * SEGMENT, -1)
+    rows[first + np.arange(len(task))] = order
+    return rows, np.repeat(tasks, segments).astype(np.int32)
+
+
+def pack(values: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Arrays of the long layout at the places of `packed` segments; those without a row have no cell."""
+    found = take_rows(values, np.maximum(rows, 0))
+    return {name: own & (rows >= 0) if name.startswith("mask/") else own for name, own in found.items()}
+
+
 def take_rows(values: Mapping[str, Any], index: Any) -> dict[str, Any]:
     """A minibatch: the same arrays at some rows; what has no rows stays as it is."""
     by_row = ("x", "task", "group")
@@ -233,6 +268,11 @@ class Data:
     def task(self) -> Any | None:
         """Task of each row in the long layout, else None."""
         return self.values.get("task")
+
+    @property
+    def segment(self) -> Any | None:
+        """Task of each segment of rows, where rows of the long layout come `packed`, else None."""
+        return self.values.get("segment")
 
     def blocks(self) -> Iterator[Block]:
         power = self.values.get("power")

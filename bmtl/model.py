@@ -15,6 +15,7 @@ from bmtl.noise import ByGroup, Scale
 from bmtl.relations import Heads
 from bmtl.tasks import Tasks
 from bmtl.trunks._base import layers
+from bmtl.views import Views
 
 
 @runtime_checkable
@@ -58,33 +59,72 @@ def entering(e: Any, data: Data) -> Any:
     return (every - e.asarray(design.cause_loc)[:, None]) / e.asarray(design.cause_scale)[:, None]
 
 
-def functions(e: Any, features: Any, heads: Any, trunk_of_head: np.ndarray) -> Any:
-    """``f_h(x) = φ_{trunk of h}(x) · w_h / √k``.
+def functions(e: Any, data: Data, features: Any, w: Any, plan: Plan, views: Views | None = None) -> Any:
+    """``f_h(x) = φ_{trunk of h}(x) · w_h / √k`` of the head h of each linear predictor.
 
     Parameters
     ----------
     features : array, shape (trunks or 1, rows, k)
-    heads : array, shape (heads, k)
-    trunk_of_head : ndarray of int, shape (heads,)
-        Ascending.
+        Of the rows of ``views.inputs``.
+    w : array, shape (heads, k)
+    views : Views, optional
+        What each task sees of the inputs. Default: all.
 
     Returns
     -------
-    array, shape (heads, rows)
-        Leading draw dimensions of features and heads broadcast.
+    array, shape (P, rows), or in the long layout (predictors of a task, rows)
+        In the long layout those of each row's own task. Leading draw dimensions of features and heads broadcast.
     """
-    transposed, heads = e.xp.matrix_transpose, heads * heads.shape[-1] ** -0.5
+    w = w * w.shape[-1] ** -0.5
+    views = views or Views.all_of(data.design)
+    if data.task is not None and features.shape[-3] == len(views.seen) == 1:
+        phi = e.xp.squeeze(features, axis=-3)
+        return e.xp.stack([_of_own(e, data, phi, e.take(w, own, -2)) for own in _of_task(data, plan, plan.head_of)], -2)
+    f = views.functions(e, _of_heads(e, features, w, plan.trunk_of_head), plan)
+    if data.task is None:
+        return f
+    own = [e.take(f, places, -2) for places in _of_task(data, plan, np.arange(len(plan.head_of)))]
+    each = data.task == e.asarray(np.arange(data.design.n_tasks))[:, None]
+    return e.xp.stack([e.xp.sum(part * each, axis=-2) for part in own], axis=-2)
+
+
+def _of_heads(e: Any, features: Any, w: Any, trunk_of_head: np.ndarray) -> Any:
+    """Functions of all heads at all rows, ``H × rows``."""
+    transposed = e.xp.matrix_transpose
     if features.shape[-3] == 1:
         # Rows first, as the gradient of the features is then too.
-        return transposed(e.xp.matmul(e.xp.squeeze(features, axis=-3), transposed(heads)))
+        return transposed(e.xp.matmul(e.xp.squeeze(features, axis=-3), transposed(w)))
     if len(trunk_of_head) == features.shape[-3]:
-        return e.xp.matmul(features, heads[..., None])[..., 0]
+        return e.xp.matmul(features, w[..., None])[..., 0]
     parts = []
     for trunk in range(features.shape[-3]):
         (on,) = np.nonzero(trunk_of_head == trunk)
-        own = heads[..., on[0] : on[-1] + 1, :]
-        parts.append(e.xp.matmul(own, transposed(features[..., trunk, :, :])))
+        parts.append(e.xp.matmul(w[..., on[0] : on[-1] + 1, :], transposed(features[..., trunk, :, :])))
     return e.xp.concat(parts, axis=-2)
+
+
+def _of_task(data: Data, plan: Plan, values: np.ndarray) -> np.ndarray:
+    """What linear predictors have, ``predictors of a task × T``: all tasks of the long layout are of one family."""
+    return values[np.argsort(plan.task_of, kind="stable")].reshape(data.design.n_tasks, -1).T
+
+
+def _of_own(e: Any, data: Data, phi: Any, w: Any) -> Any:
+    """``φ(x) · w_t`` at each row of its own task t only, ``rows``."""
+    if data.segment is None:
+        return e.xp.sum(phi * e.take(w, data.task, -2), axis=-1)
+    parts = e.xp.reshape(phi, (*phi.shape[:-2], len(data.segment), -1, phi.shape[-1]))
+    own = e.xp.matmul(parts, e.take(w, data.segment, -2)[..., None])[..., 0]
+    return e.xp.reshape(own, (*own.shape[:-2], -1))
+
+
+def _of_rows(e: Any, data: Data, values: Any, dims: int = 0) -> Any:
+    """Of values a task, those of each row's own; ``dims`` dimensions follow that of the tasks."""
+    if data.segment is None:
+        return e.take(values, data.task, -1 - dims)
+    own = e.take(values, data.segment, -1 - dims)
+    at, size = own.ndim - dims, len(data.task) // len(data.segment)
+    every = e.xp.broadcast_to(e.xp.expand_dims(own, axis=at), (*own.shape[:at], size, *own.shape[at:]))
+    return e.xp.reshape(every, (*own.shape[: at - 1], -1, *own.shape[at:]))
 
 
 def private(e: Any, features: Any, plan: Plan, widths: tuple[int, ...]) -> Any:
@@ -113,8 +153,8 @@ def observe(
 
     Parameters
     ----------
-    f : array, shape (H, rows)
-        Functions of the heads.
+    f : array
+        What `functions` gives.
     heads : Heads
         Their tasks' intercepts and amplitudes.
     noise : Scale
@@ -125,7 +165,7 @@ def observe(
     design = data.design
     a = e.take(heads.amplitude, plan.task_of, -1) * e.asarray(plan.sign)
     if data.task is None:
-        eta = heads.intercept[..., None] + a[..., None] * e.take(f, plan.head_of, -2) + causes
+        eta = heads.intercept[..., None] + a[..., None] * f + causes
     for block in data.blocks():
         family, members = block.family, block.tasks
         # Linear predictors of the block's tasks, ``tasks × predictors of one``.
@@ -137,21 +177,17 @@ def observe(
         elif data.task is None:
             scale = e.xp.expand_dims(scale, axis=-1 - family.noise_dims)
         else:
-            scale = scale[..., data.task] if family.noise_dims == 0 else scale[..., data.task, :]
+            scale = _of_rows(e, data, scale, family.noise_dims)
         if data.task is None:
             parts = [e.take(eta, own, -2) for own in places.T]
         else:
-            # Each row belongs to one task, and all tasks are of one family: pick that task's head, row by row.
-            parts = [_own(e, data.task, f, heads.intercept, a, plan, own) for own in places.T]
+            parts = [
+                _of_rows(e, data, e.take(heads.intercept, own, -1))
+                + _of_rows(e, data, e.take(a, own, -1)) * f[..., j, :]
+                for j, own in enumerate(places.T)
+            ]
         joined = parts[0] if family.n_predictors == 1 else e.xp.stack(parts, axis=-1)
         e.observe(block, joined, scale, data.scale)
-
-
-def _own(e: Any, task: Any, f: Any, intercept: Any, a: Any, plan: Plan, places: np.ndarray) -> Any:
-    """Linear predictor of each row's own task, ``rows``; ``places`` are the tasks' predictors."""
-    of_row = e.asarray(plan.head_of[places])[task]
-    own = e.xp.sum(f * (of_row == e.asarray(np.arange(f.shape[-2]))[:, None]), axis=-2)
-    return e.take(intercept, places, -1)[..., task] + e.take(a, places, -1)[..., task] * own
 
 
 def noises(e: Any, block: str, members: np.ndarray, design: Design, prior: Scale) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -78,32 +78,29 @@ class Views:
         seen, view_of = np.unique(mask, axis=0, return_inverse=True)
         return cls(seen, view_of.reshape(-1))
 
+    @classmethod
+    def all_of(cls, design: Design) -> Views:
+        """One view, of all inputs, for all tasks."""
+        return cls(np.ones((1, design.n_inputs), dtype=bool), np.zeros(design.n_tasks, dtype=int))
+
     def inputs(self, e: Any, x: Any) -> Any:
         """Rows of all views, one view after another, ``V·rows × d``."""
         if self.seen.all():
             return x
         return e.xp.reshape(x * e.asarray(self.seen)[:, None, :], (-1, x.shape[-1]))
 
-    def functions(self, e: Any, f: Any, plan: Plan) -> tuple[Any, Plan]:
-        """Functions of the views that are followed, and the plan with one head for each.
+    def functions(self, e: Any, f: Any, plan: Plan) -> Any:
+        """The function that each linear predictor follows, ``P × rows``.
 
         Parameters
         ----------
         f : array, shape (H, V·rows)
             Functions of the heads at the rows of `inputs`.
-
-        Returns
-        -------
-        array, shape (followed, rows)
-        Plan
         """
         n = len(self.seen)
-        if n == 1:
-            return f, plan
-        followed, head_of = np.unique(plan.head_of * n + self.view_of[plan.task_of], return_inverse=True)
-        f = e.take(e.xp.reshape(f, (*f.shape[:-2], f.shape[-2] * n, -1)), followed, -2)
-        trunk_of_head = plan.trunk_of_head[followed // n]
-        return f, replace(plan, trunk_of_head=trunk_of_head, head_of=head_of.reshape(-1))
+        if n > 1:
+            f = e.xp.reshape(f, (*f.shape[:-2], f.shape[-2] * n, -1))
+        return e.take(f, plan.head_of * n + self.view_of[plan.task_of], -2)
 
 
 __all__ = ["Inputs", "Views", "pairs"]

@@ -92,7 +92,7 @@ class CausalTasks:
         plan = design.plan(self.arranged(design.names))
         phi = self.trunk.sample(e, data.x, plan.n_trunks)
         heads = self.relation.sample(e, plan, design, phi.shape[-1], self.amplitude)
-        f = functions(e, phi, heads.w, plan.trunk_of_head)
+        f = functions(e, data, phi, heads.w, plan)
         # Cause × effect; slopes of edges that are not there are nothing but their prior.
         edge, scale = e.given("edge", data), e.asarray(design.amplitude_scale)
         slope = e.sample("slope", e.dist.Normal(0.0 * scale, scale).expand([design.n_tasks] * 2).to_event(2))

@@ -46,5 +46,4 @@ class Decoupled:
         views = Views.of(self.inputs, data.design)
         phi = self.trunk.sample(e, views.inputs(e, data.x), plan.n_trunks)
         heads = Independent().sample(e, plan, data.design, phi.shape[-1], self.amplitude)
-        f, plan = views.functions(e, functions(e, phi, heads.w, plan.trunk_of_head), plan)
-        observe(e, data, f, heads, plan, self.noise)
+        observe(e, data, functions(e, data, phi, heads.w, plan, views), heads, plan, self.noise)

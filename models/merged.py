@@ -44,5 +44,4 @@ class Merged:
         plan = data.design.plan(self.arranged(data.design.names))
         phi = self.trunk.sample(e, data.x, plan.n_trunks)
         heads = Independent().sample(e, plan, data.design, phi.shape[-1], self.amplitude)
-        f = functions(e, phi, heads.w, plan.trunk_of_head)
-        observe(e, data, f, heads, plan, self.noise)
+        observe(e, data, functions(e, data, phi, heads.w, plan), heads, plan, self.noise)

@@ -87,5 +87,4 @@ class SharedTrunk:
         if self.head_widths:
             phi = private(e, phi, plan, self.head_widths)
         heads = self.relation.sample(e, plan, data.design, phi.shape[-1], self.amplitude)
-        f, plan = views.functions(e, functions(e, phi, heads.w, plan.trunk_of_head), plan)
-        observe(e, data, f, heads, plan, self.noise)
+        observe(e, data, functions(e, data, phi, heads.w, plan, views), heads, plan, self.noise)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-
 from bmtl.data import Block, Data
 
 
@@ -30,8 +28,10 @@ class Engine(Protocol):
     def asarray(self, values: Any) -> Any:
         """Values as a float32 array of the engine, on its device."""
 
-    def take(self, values: Any, index: np.ndarray, axis: int) -> Any:
-        """Entries of an array along a negative axis, at known places: in its stead come the dimensions of ``index``."""
+    def take(self, values: Any, index: Any, axis: int) -> Any:
+        """Entries of an array along a negative axis: in its stead come the dimensions of ``index``.
+
+        ``index`` is an ndarray of known places, or an array of the engine."""
 
     def sample(self, name: str, distribution: Any) -> Any:
         """A latent variable."""

@@ -42,7 +42,9 @@ class NumPyroEngine:
     def asarray(self, values: Any) -> Any:
         return jnp.asarray(values, dtype=jnp.float32)
 
-    def take(self, values: Any, index: np.ndarray, axis: int) -> Any:
+    def take(self, values: Any, index: Any, axis: int) -> Any:
+        if isinstance(index, np.ndarray) and np.array_equal(index, np.arange(values.shape[axis])):
+            return values  # its gradient would be a scatter, which is slow
         return values[(..., index, *[slice(None)] * (-1 - axis))]
 
     def sample(self, name: str, distribution: Any) -> Any:

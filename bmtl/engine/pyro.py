@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import array_api_compat.torch
-import numpy as np
 import pyro
 import pyro.distributions
 import torch
@@ -50,7 +49,7 @@ class PyroEngine:
     def asarray(self, values: Any) -> Any:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)
 
-    def take(self, values: Any, index: np.ndarray, axis: int) -> Any:
+    def take(self, values: Any, index: Any, axis: int) -> Any:
         return self._take(values, torch.as_tensor(index, device=self.device), axis)
 
     @staticmethod

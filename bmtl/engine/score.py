@@ -75,7 +75,9 @@ class Score(PyroEngine):
             return super().asarray(values)
         return self._constant(np.asarray(values, dtype=np.float32))
 
-    def take(self, values: Any, index: np.ndarray, axis: int) -> Any:
+    def take(self, values: Any, index: Any, axis: int) -> Any:
+        if isinstance(index, torch.Tensor):
+            return self._take(values, index, axis)
         if index.ndim == 1 and np.array_equal(index, np.arange(values.shape[axis])):
             return values
         return self._take(values, self._constant(index), axis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import constrain_fn
 
-from bmtl.data import Data, Design
+from bmtl.data import Data, Design, pack, packed
 from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.errors import FitError
 from bmtl.fitting import settings as how
@@ -28,6 +29,11 @@ STATS = {"diverging": "diverging", "energy": "energy", "num_steps": "n_steps", "
 
 STEPS = 10
 """Iterations of a compiled call: between two of them the sampler can be interrupted."""
+
+FULL = np.int32(STEPS)
+
+ONCE = {"xla_backend_optimization_level": 0}
+"""How a program that runs once is compiled: optimising it takes longer than running it."""
 
 STARTING_DRAWS = 15
 """Prior draws whose median a chain starts at."""
@@ -61,15 +67,20 @@ def run(
     """
     progress = progress or Progress(False)
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
-    arrays = {name: jnp.asarray(value) for name, value in {**values, **design.priors()}.items()}
+    arrays = {**values, **design.priors()}
+    segments = packed(values["task"]) if "task" in values and not settings.marginal else None
     out = []
     for own in each or [{}]:
         start = time.perf_counter()
-        held: dict[str, Any] = arrays | {name: jnp.asarray(value) for name, value in own.items()}
+        every = arrays | own
+        if segments is not None:
+            every = pack(every, segments[0]) | {"segment": segments[1]}
+        held: dict[str, Any] = {name: jnp.asarray(value) for name, value in every.items()}
         marginal = Marginal(model, design, held) if settings.marginal else None
         if marginal is not None:
             held[MOMENTS] = marginal.fixed
-        key = model, design.structure, settings, tuple(held)
+        leaves, shape = jax.tree.flatten(held)
+        key = model, design.structure, settings, shape, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         sampler = kept(_COMPILED, key, partial(Sampler, model, design, settings, held), KEPT)
         sites, stats = sampler.run(held, seed, progress)
         if marginal is not None:
@@ -103,8 +114,16 @@ class Sampler:
     def __init__(self, model: Model, design: Design, settings: how.NUTS, arrays: Mapping[str, Any]) -> None:
         self.model, self.design, self.settings = model, design, settings
         self.latent = Latent(self._program, arrays, lambda site: False)
-        self._initial, self._sample = hmc(potential_fn_gen=lambda own: lambda z: -self.latent.log_density(z, own))
-        self.start, self.advance = jax.jit(self._start), jax.jit(self._advance)
+        # Traced once, whatever number of times the sampler asks for it.
+        energy = jax.jit(lambda z, own: -self.latent.log_density(z, own))
+        self._initial, self._sample = hmc(potential_fn_gen=lambda own: lambda z: energy(z, own))
+        keys = jax.random.split(jax.random.PRNGKey(0), settings.chains)
+        # Programs are traced here, as NumPyro's handlers are global; the first is compiled beside what follows.
+        with ThreadPoolExecutor(1) as pool:
+            start = jax.jit(self._start).lower(keys, arrays)
+            started = pool.submit(start.compile, ONCE)
+            self.advance = jax.jit(self._advance).lower(start.out_info, arrays, FULL).compile()
+            self.start = started.result()
         self.coefficients = jax.jit(lambda own, sites, keys: self._marginal(own).coefficients(sites, keys))
 
     def _marginal(self, own: Mapping[str, Any]) -> Marginal:
@@ -119,15 +138,17 @@ class Sampler:
     def _start(self, keys: Any, own: Mapping[str, Any]) -> Any:
         """State of the chains before their first iteration, each at a median of draws from the prior."""
 
-        def one(key: Any) -> Any:
-            first, second = jax.random.split(key)
-            many = jax.vmap(self.latent.start, in_axes=(0, None))(jax.random.split(first, STARTING_DRAWS), own)
+        def one(point: Any, key: Any) -> Any:
             return self._initial(
-                jnp.median(many, axis=0), self.settings.warmup, target_accept_prob=self.settings.target_accept,
-                max_tree_depth=self.settings.max_tree_depth, model_args=(own,), rng_key=second,
+                point, self.settings.warmup, target_accept_prob=self.settings.target_accept,
+                max_tree_depth=self.settings.max_tree_depth, model_args=(own,), rng_key=key,
             )
 
-        return jax.vmap(one)(keys)
+        both = jax.vmap(jax.random.split)(keys)
+        # One after another: side by side, the samplers of gammas take longer to compile than all draws to make.
+        draws = jax.vmap(lambda key: jax.random.split(key, STARTING_DRAWS))(both[:, 0]).reshape(-1, *keys.shape[1:])
+        many = jax.lax.map(lambda key: self.latent.start(key, own), draws)
+        return jax.vmap(one)(jnp.median(many.reshape(len(keys), STARTING_DRAWS, -1), axis=1), both[:, 1])
 
     def run(
         self, own: Mapping[str, Any], seed: int, progress: Progress
@@ -160,7 +181,7 @@ class Sampler:
 
         with progress.bar("NUTS", settings.warmup + settings.draws) as tick:
             for steps, keep in calls[done:]:
-                state, found = self.advance(state, own, steps)
+                state, found = self.advance(state, own, np.int32(steps))
                 # Waits for the result, so that no call is under way when another is asked for.
                 found = jax.tree.map(lambda value, steps=steps: np.asarray(value)[:, :steps], found)
                 if keep:

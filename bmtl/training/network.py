@@ -61,7 +61,7 @@ class Network:
         plan = data.design.plan(self.arranged(data.design.names))
         phi = self.trunk.sample(e, data.x, plan.n_trunks)
         heads = Independent().sample(e, plan, data.design, phi.shape[-1], _Usual())
-        observe(e, data, functions(e, phi, heads.w, plan.trunk_of_head), heads, plan, self.noise)
+        observe(e, data, functions(e, data, phi, heads.w, plan), heads, plan, self.noise)
 
 
 class Points(Replaying, PyroEngine):

@@ -58,7 +58,7 @@ def test_command(tmp_path: Path, monkeypatch, capsys) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_calibrated(case: Case) -> None:
-    """NUTS on 200 data sets of each case: no quantity's ranks depart from uniform at 1%, family-wise."""
-    found = simulation_based_calibration(case.build(), case.tasks(), simulations=200, seed=0)
+    """NUTS on 400 data sets of each case: no quantity's ranks depart from uniform at 1%, family-wise."""
+    found = simulation_based_calibration(case.build(), case.tasks(), simulations=400, seed=0)
     assert found.calibrated, f"{case}\n{found}"
-    assert found.dropped <= 4 and np.median(found.ess) > 50
+    assert found.dropped <= 8 and np.median(found.ess) > 50

@@ -17,6 +17,9 @@ from numpyro.infer.util import potential_energy
 from bmtl.data import Data, Design
 from bmtl.engine.numpyro import NumPyroEngine
 
+ONCE = {"xla_backend_optimization_level": 0}
+"""How a program that runs once is compiled: optimising it takes longer than running it."""
+
 
 class Latent:
     """Flat coordinates of a program's latent sites.

@@ -20,7 +20,7 @@ from bmtl.errors import FitError
 from bmtl.fitting import settings as how
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.kept import kept
-from bmtl.fitting.numpyro_latent import Latent
+from bmtl.fitting.numpyro_latent import ONCE, Latent
 from bmtl.fitting.progress import Progress
 from bmtl.marginal import Marginal
 from bmtl.model import Model
@@ -31,9 +31,6 @@ STEPS = 10
 """Iterations of a compiled call: between two of them the sampler can be interrupted."""
 
 FULL = np.int32(STEPS)
-
-ONCE = {"xla_backend_optimization_level": 0}
-"""How a program that runs once is compiled: optimising it takes longer than running it."""
 
 STARTING_DRAWS = 15
 """Prior draws whose median a chain starts at."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from bmtl.fitting.checkpoint import Marks
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.kept import kept
 from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
-from bmtl.fitting.numpyro_latent import Latent
+from bmtl.fitting.numpyro_latent import ONCE, Latent
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
 from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, draws_a_step, is_point, step_size, with_gains
@@ -94,7 +95,8 @@ def run(
         arrays = fixed | _at(own, fold)
         own_key = jax.random.fold_in(jax.random.PRNGKey(seed), fold)
         restarts = _at(params, fold)
-        elbo = np.asarray(svi.elbos(restarts, arrays, own_key))
+        # With common random numbers.
+        elbo = np.array([float(svi.elbo(_at(restarts, own), arrays, own_key)) for own in range(runs[1])])
         elbo = np.where(failed[fold] | ~np.isfinite(elbo), -np.inf, elbo)
         best = int(np.argmax(elbo))
         sites, ratio = svi.draw(_at(restarts, best), arrays, own_key)
@@ -130,7 +132,8 @@ def _at(params: Any, index: int) -> Any:
 
 def compiled(model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any]) -> NumPyroSVI:
     """The pieces of a variational fit, those of an earlier one if model, settings and the data's structure are its."""
-    key = (model, design.structure, settings, tuple(arrays))
+    # Programs do not depend on the number of restarts, or take any.
+    key = (model, design.structure, replace(settings, restarts=1), tuple(arrays))
     return kept(_COMPILED, key, lambda: NumPyroSVI(model, design, settings, arrays), KEPT)
 
 
@@ -150,11 +153,11 @@ class NumPyroSVI:
         self.design, self.in_trunk = design, self.latent.where(in_trunk)
         if powers_of.seeks(settings) and not self.in_trunk.any():
             raise powers_of.without_trunk(settings.weighting, model)  # type: ignore[union-attr]
-        self.initial = jax.jit(jax.vmap(self._initial, in_axes=(0, None)))
+        self.initial = jax.jit(self._initials, compiler_options=ONCE)
         self.chunk = jax.jit(self._chunk)
         self.mean = jax.jit(jax.vmap(jax.vmap(_mean)))
         self.draw = jax.jit(partial(self._draw, draws=settings.draws))
-        self.elbos = jax.jit(self._elbos)
+        self.elbo = jax.jit(self._elbo)
 
     def start(self, key: Any, runs: tuple[int, int], arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Guide parameters, ``folds × restarts × …``; every restart starts at its own draw from the prior."""
@@ -212,6 +215,11 @@ class NumPyroSVI:
         there = of_runs(settling.stage) >= len(STAGES) - 1
         ended = jax.tree.map(lambda a, b: jnp.where(there.reshape(*runs, *[1] * (a.ndim - 2)), a, b), mean, params)
         return ended, None if powers is None else powers["weights"]
+
+    def _initials(self, keys: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        # One after another: side by side, samplers take longer to compile than all draws to make.
+        initials: dict[str, Any] = jax.lax.map(lambda key: self._initial(key, arrays), keys)
+        return initials
 
     def _initial(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
         z = self.latent.start(key, arrays)
@@ -326,12 +334,8 @@ class NumPyroSVI:
 
         return jax.lax.map(one, jax.random.split(key, draws))
 
-    def _elbos(self, params: Any, arrays: Any, key: Any) -> Any:
-        """Final ELBO of every restart, with common random numbers."""
+    def _elbo(self, params: Any, arrays: Any, key: Any) -> Any:
+        """Final ELBO of a restart."""
         particles = 1 if isinstance(self.settings, MAP) else EVALUATION_DRAWS
         keys = jax.random.split(key, particles)
-
-        def one(own: Any) -> Any:
-            return -jnp.mean(jax.lax.map(lambda key: self.negative_elbo(own, key, arrays), keys))
-
-        return jax.lax.map(one, params)
+        return -jnp.mean(jax.lax.map(lambda own: self.negative_elbo(params, own, arrays), keys))

@@ -302,10 +302,10 @@ def test_one_compiled_program_serves_all_data_of_a_shape(pair) -> None:
     numpyro_svi._COMPILED.clear()
     bmtl.fit(model, pair, **settings)
     (svi,) = numpyro_svi._COMPILED.values()
-    sizes = [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbos)]
+    sizes = [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbo)]
     again = bmtl.fit(model, rest, **settings)
     assert list(numpyro_svi._COMPILED.values()) == [svi]
-    assert [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbos)] == sizes == [1] * 4
+    assert [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbo)] == sizes == [1] * 4
     numpyro_svi._COMPILED.clear()
     alone = bmtl.fit(model, rest, **settings)
     assert same_sites(again, alone)

@@ -135,7 +135,7 @@ class _Heads:
         def read(params: Any, x: Any, key: Any) -> Any:
             arrays = fixed | {"x": x}
             first = jax.tree.map(lambda value: value[0], params)
-            return svi._draw(first, arrays, key, each), svi._elbos(params, arrays, key)[0]
+            return svi._draw(first, arrays, key, each), svi._elbo(first, arrays, key)
 
         keys = jax.random.split(jax.random.fold_in(key, settings.max_steps), len(phi))
         (sites, ratio), elbo = jax.jit(jax.vmap(read))(params, own["x"], keys)

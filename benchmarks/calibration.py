@@ -45,6 +45,7 @@ TRIALS = 6.0
 OUTCOMES: dict[str, Callable[[np.random.Generator, Array], Any]] = {
     "gaussian": lambda rng, f: 20.0 + 4.0 * f + 3.0 * rng.normal(size=f.shape),
     "student_t": lambda rng, f: f + rng.standard_t(4, f.shape),
+    "laplace": lambda rng, f: f + rng.laplace(size=f.shape),
     "lognormal": lambda rng, f: np.exp(0.5 * f + 0.5 * rng.normal(size=f.shape)),
     "gamma": lambda rng, f: np.exp(0.5 * f) * rng.gamma(3.0, 1 / 3.0, f.shape),
     "beta": lambda rng, f: np.clip(rng.beta(*(4.0 / (1.0 + np.exp([-f, f])))), 0.01, 0.99),

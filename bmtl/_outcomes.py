@@ -12,7 +12,7 @@ from bmtl import _frames
 from bmtl._frames import Array, Frame, at_rows, listing, quoted, show
 from bmtl._inputs import MIN_CELLS, Index, as_matrix, is_constant, mean_and_sd, reject_unknown
 from bmtl.errors import TaskError
-from bmtl.families import Family, Labelled
+from bmtl.families import Family, Labelled, Tailed
 
 if TYPE_CHECKING:
     from bmtl.tasks import Tasks
@@ -255,11 +255,11 @@ def new_exposures(tasks: Tasks, exposure: Any, n: int) -> Array:
 
 
 def outcome_scale(family: Family, y: Array) -> tuple[float, float]:
-    """Centre and scale of outcomes: 0 and 1 unless the family is standardised, robust for ``student_t``."""
+    """Centre and scale of outcomes: 0 and 1 unless the family is standardised, robust where tails are heavy."""
     if not family.standardised:
         return 0.0, 1.0
     mean, sd = (float(value) for value in mean_and_sd(y))
-    if family.name != "student_t":
+    if not isinstance(family, Tailed):
         return mean, sd
     median = float(np.median(y))
     # 1.4826 makes the median absolute deviation estimate the standard deviation of a gaussian.

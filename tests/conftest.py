@@ -102,6 +102,7 @@ def grouped() -> Callable[[str], Any]:
         y = {
             "gaussian": 3.0 + 2.0 * f + noise,
             "student_t": 3.0 + 2.0 * f + noise,
+            "laplace": 3.0 + 2.0 * f + noise,
             "bernoulli": (f + noise > 0).astype(float),
             "poisson": rng.poisson(exposure * np.exp(0.3 * f)).astype(float),
             "negative_binomial": rng.poisson(exposure * np.exp(0.3 * f) * rng.gamma(2.0, 0.5, n)).astype(float),

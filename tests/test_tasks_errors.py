@@ -120,7 +120,7 @@ def test_encoded_names_that_collide(frame):
         ({"inputs": ["age", "spend"]}, ("'spend'", "both outcome and input")),
         ({"outputs": {"visits": "poisson", "years": "gaussian"}, "exposure": {"visits": "years"}},
          ("'years'", "both exposure column and outcome")),
-        ({"outputs": {"spend": "gausian"}}, ("'spend'", "'gausian'", "gaussian, lognormal, negative_binomial")),
+        ({"outputs": {"spend": "gausian"}}, ("'spend'", "'gausian'", "gaussian, laplace, lognormal, negative")),
         ({"outputs": {"spend": 3}}, ("'spend'", "3")),
         ({"importance": {"spent": 2.0}}, ("importance", "'spent'", "'spend'")),
         ({"exposure": {"spent": "years"}}, ("exposure", "'spent'", "'spend'")),

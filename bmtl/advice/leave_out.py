@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 from bmtl.advice.pair import Integrated, PairStats, designs, posterior
 from bmtl.advice.sites import Sites
-from bmtl.families import StudentT
+from bmtl.families import Tailed
 
 Array = NDArray[np.float64]
 
@@ -74,8 +74,8 @@ def _predictive(sites: Sites, mean: Array, variance: Array, own: Array, u: float
     node, weight = np.polynomial.hermite_e.hermegauss(N_HERMITE)
     cavity = np.maximum(variance - own, 1e-12)
     eta = mean[:, None] + np.sqrt(cavity)[:, None] * node
-    noise = 1 / u if isinstance(family, StudentT) else sites.noise
-    y = sites.z if isinstance(family, StudentT) else sites.y
+    noise = 1 / u if isinstance(family, Tailed) else sites.noise
+    y = sites.z if isinstance(family, Tailed) else sites.y
     density = family.log_prob(y[:, None], eta, noise, sites.exposure[:, None])
     return logsumexp(density, axis=1, b=weight / weight.sum())
 

@@ -1,14 +1,14 @@
 """One task as a Gaussian regression, whatever its family: Laplace sites, and its evidence under a kernel.
 
 A likelihood is replaced by pseudo-observations ``z`` of the linear predictor with precisions ``W / σ²``: for a
-Gaussian the outcomes themselves (a lognormal's logs), for Student-t the EM weights (ν + 1) / (ν + r² / σ²), for the
-others the working response z = η + score / W with the Fisher weight W, at the posterior mode (Rasmussen & Williams
-2006, section 3.4; McCullagh & Nelder 1989, section 2.5). The evidence of a kernel is then that of a linear regression
-on its features.
+Gaussian the outcomes themselves (a lognormal's logs), for Student-t the EM weights (ν + 1) / (ν + r² / σ²) and for
+Laplace 1 / max(|r|/σ, ½), for the others the working response z = η + score / W with the Fisher weight W, at the
+posterior mode (Rasmussen & Williams 2006, section 3.4; McCullagh & Nelder 1989, section 2.5). The evidence of a kernel
+is then that of a linear regression on its features.
 
-The noise variance σ² of Gaussian and Student-t outcomes is integrated out under the scale-free prior dσ/σ. The noise
-parameters of the others are estimated at the fit; counts and the like also have a dispersion of at least one estimated
-from the Pearson residuals, divided into W, so that overdispersion is not mistaken for signal.
+The noise variance σ² of Gaussian, Student-t and Laplace outcomes is integrated out under the scale-free prior dσ/σ. The
+noise parameters of the others are estimated at the fit; counts and the like also have a dispersion of at least one
+estimated from the Pearson residuals, divided into W, so that overdispersion is not mistaken for signal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from bmtl.families import Family, Gamma, StudentT
+from bmtl.families import Family, Gamma, Tailed
 
 Array = NDArray[np.float64]
 
@@ -27,6 +27,10 @@ Array = NDArray[np.float64]
 INTERCEPT_SD = 10.0
 N_NODES = 9
 MIN_WEIGHT = 1e-8
+
+#: Least residual, in scales, whose EM weight a Laplace task's sites have: their mean is then 1.35 times the Fisher
+#: information of a cell, about that of a Student-t task's (1.4 times, with 4 degrees of freedom).
+LEAST = 0.5
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,8 @@ def initial_sites(family: Family, y: Array, rows: NDArray[np.intp], exposure: Ar
     located = family.gaussian_scale(y)
     if located is not None:
         return Sites(family, y, exposure, rows, located - np.mean(located), np.ones(len(y)), True)
-    if isinstance(family, StudentT):
-        # Medians: outliers are why Student-t was chosen.
+    if isinstance(family, Tailed):
+        # Medians: outliers are why the family was chosen.
         z = y - np.median(y)
         spread = 1.4826 * np.median(np.abs(z))
         scale = float(spread) if spread > 0 else 1.0
@@ -182,7 +186,7 @@ def refined_sites(sites: Sites, phi: Array, n_rounds: int = 4, n_steps: int = 8)
         log_tau = single_evidence(sites, phi).log_tau
         prior_precision = np.full(X.shape[1], np.exp(-log_tau))
         prior_precision[0] = INTERCEPT_SD**-2
-        for _ in range(2 if isinstance(family, StudentT) else n_steps):
+        for _ in range(2 if isinstance(family, Tailed) else n_steps):
             XW = X * sites.weight[:, None]
             gram, h = XW.T @ X, XW.T @ sites.z
             sigma2 = 1.0
@@ -191,7 +195,7 @@ def refined_sites(sites: Sites, phi: Array, n_rounds: int = 4, n_steps: int = 8)
                 sigma2 = float(sites.weight @ sites.z**2 - h @ solved) / len(phi)
             coefficient = np.linalg.solve(gram + np.diag(prior_precision), h)
             eta = X @ coefficient
-            if isinstance(family, StudentT):
+            if isinstance(family, Tailed):
                 sites = replace(sites, weight=_robust_weight(family, sites.z - eta, sigma2))
                 continue
             noise = family.estimate_noise(sites.y, eta, sites.exposure)
@@ -207,9 +211,9 @@ def refined_sites(sites: Sites, phi: Array, n_rounds: int = 4, n_steps: int = 8)
     return sites
 
 
-def _robust_weight(family: StudentT, residual: Array, sigma2: float) -> Array:
+def _robust_weight(family: Tailed, residual: Array, sigma2: float) -> Array:
     """EM weights of residuals."""
-    return (family.dof + 1) / (family.dof + residual**2 / max(sigma2, 1e-12))
+    return family.pull(residual / np.sqrt(max(sigma2, 1e-12)), LEAST)
 
 
 def _working_sites(

@@ -14,7 +14,7 @@ from bmtl._frames import listing, quoted
 from bmtl.causal.inputs import Group, grouped, together
 from bmtl.causal.subsets import Array
 from bmtl.errors import TaskError, TaskWarning
-from bmtl.families import Family, StudentT
+from bmtl.families import Family, Tailed
 from bmtl.tasks import Tasks
 
 #: A task is an exact combination of others if this share of its variance, or less, is not theirs.
@@ -157,7 +157,7 @@ def outcomes(tasks: Tasks, rows: NDArray[np.int64]) -> Columns:
 
 def is_located(family: Family, y: Array) -> bool:
     """Whether outcomes, or their logarithms, are the linear predictor plus noise."""
-    return family.gaussian_scale(y) is not None or isinstance(family, StudentT)
+    return family.gaussian_scale(y) is not None or isinstance(family, Tailed)
 
 
 def _located(family: Family, y: Array, name: str) -> tuple[Array, float, float]:
@@ -166,7 +166,7 @@ def _located(family: Family, y: Array, name: str) -> tuple[Array, float, float]:
     if _inputs.is_constant(values):
         raise TaskError(f"task {name!r} is constant on the {len(y)} rows that have all tasks")
     mean, sd = _inputs.mean_and_sd(values)
-    centre, scale = _outcomes.outcome_scale(family, y) if family.name == "student_t" else (float(mean), float(sd))
+    centre, scale = _outcomes.outcome_scale(family, y) if isinstance(family, Tailed) else (float(mean), float(sd))
     return values, centre, scale
 
 

@@ -35,10 +35,11 @@ class Consequences(Generic[D]):
 
     Intervals hold 89% of the draws. An outcome enters its effects in its own units, a lognormal one as its logarithm.
     ``slope`` columns say by how much one unit of a cause moves the linear predictor of an effect: its mean if it is
-    Gaussian or Student-t, its logarithm if lognormal, the logarithm or logit of its mean in the other families.
-    ``std`` columns say the same for one standard deviation of the cause, in standard deviations of the effect if it is
-    Gaussian, lognormal or Student-t. Causes are those of the model: no cause in common that is neither a task nor an
-    input, no cycle, and as far as `DagPosterior.equivalence` says that the data identify directions.
+    Gaussian, Student-t or Laplace, its logarithm if lognormal, the logarithm or logit of its mean in the other
+    families. ``std`` columns say the same for one standard deviation of the cause, in standard deviations of the effect
+    if it is Gaussian, lognormal, Student-t or Laplace. Causes are those of the model: no cause in common that is
+    neither a task nor an input, no cycle, and as far as `DagPosterior.equivalence` says that the data identify
+    directions.
 
     Attributes
     ----------
@@ -115,8 +116,8 @@ class Consequences(Generic[D]):
         """The total effect of one task on the mean outcome of another, through all directed paths.
 
         The derivative of the effect's mean (of an ordinal task's mean code) by the cause as it enters, averaged over
-        rows, with tasks between moving as their means do. For Gaussian and Student-t tasks that is the entry of
-        (I − B)⁻¹, the contrast of do(c + 1) and do(c).
+        rows, with tasks between moving as their means do. For Gaussian, Student-t and Laplace tasks that is the
+        entry of (I − B)⁻¹, the contrast of do(c + 1) and do(c).
 
         Returns
         -------
@@ -252,8 +253,9 @@ class Effects(Consequences[ClosedDraws]):
         *inputs*: what inputs do to both, directly or through other tasks. Of the rest *edge*: what an edge between the
         two passes on; *other tasks*: pipes through and forks from them; *unexplained*: correlation of what is left
         of each task, such as of a common cause that is not in the data. The correlation is that of outcomes as they
-        enter effects. Tasks that are not Gaussian, lognormal or Student-t are taken for Gaussian ones of the same
-        parents. Rows on which any task was set from outside are left out. `bmtl.causal.split` has the formulas.
+        enter effects. Tasks that are not Gaussian, lognormal, Student-t or Laplace are taken for Gaussian ones of
+        the same parents. Rows on which any task was set from outside are left out. `bmtl.causal.split` has the
+        formulas.
 
         Returns
         -------
@@ -308,7 +310,7 @@ def effects(tasks: Tasks, posterior: DagPosterior, *, graphs: int = 500, draws: 
     Graphs are drawn from their posterior, and given each the coefficients of every task: first which groups of inputs
     act, in proportion to their evidence, then intercept, slopes and noise from the conjugate posterior for Gaussian
     and lognormal tasks, else from the normal approximation at the mode that the evidence is computed with. (There the
-    noise is its estimate at the mode, but for Student-t tasks.)
+    noise is its estimate at the mode, but for tasks with heavy tails.)
 
     Parameters
     ----------

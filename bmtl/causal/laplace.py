@@ -1,10 +1,11 @@
 """The evidence of a task that is not Gaussian, by Laplace's method around its fit on the parents and all inputs.
 
 Coefficients of standardised columns are normal around 0: on the scale of the linear predictor with the family's usual
-spread, those of a Student-t task in units of its noise, with the same prior as a Gaussian task's. Noise parameters of
-generalised linear models are estimated at each fit. Families whose outcomes may vary more than they say (counts above
-all) have their log-likelihoods divided by the Pearson dispersion, at least 1, of the fit on everything (McCullagh &
-Nelder, Generalized Linear Models, 1989, section 9.2): overdispersion would else count as signal of any parent.
+spread, those of a task with heavy tails in units of its noise, with the same prior as a Gaussian task's. Noise
+parameters of generalised linear models are estimated at each fit. Families whose outcomes may vary more than they say
+(counts above all) have their log-likelihoods divided by the Pearson dispersion, at least 1, of the fit on everything
+(McCullagh & Nelder, Generalized Linear Models, 1989, section 9.2): overdispersion would else count as signal of any
+parent.
 
 Inputs that are left out are taken out of the quadratic form at the mode, so that one fit serves all sets of inputs.
 """
@@ -23,12 +24,15 @@ from scipy.special import logsumexp
 from bmtl.advice.sites import MIN_WEIGHT, pearson_dispersion
 from bmtl.causal.normal import FREEDOM, MEAN_CELLS, PRECISION, precisions, subset_forms
 from bmtl.causal.subsets import Array
-from bmtl.families import Family, StudentT
+from bmtl.families import Family, Tailed
 
 LOG_2PI = log(2 * pi)
 N_NEWTON = 40
 N_NOISE = 6
 MAX_PREDICTOR = 25.0
+
+LEAST = 1e-3
+"""Least residual, in scales, with a weight of its own in the search for a mode: a Laplace task's have no bound."""
 
 
 def model(family: Family, y: Array, z: Array, exposure: Array, everything: Array) -> Model:
@@ -41,8 +45,8 @@ def model(family: Family, y: Array, z: Array, exposure: Array, everything: Array
     everything : (n, p) array
         All other tasks and inputs, on whose fit a dispersion is estimated.
     """
-    if isinstance(family, StudentT):
-        return Robust(z, family.dof)
+    if isinstance(family, Tailed):
+        return Robust(z, family)
     return Generalised.of(family, y, exposure, everything)
 
 
@@ -233,23 +237,22 @@ class Generalised(Model):
 
 @dataclass(frozen=True, eq=False)
 class Robust(Model):
-    """A task with Student-t noise: its tails tell cause from effect, where they are heavy.
+    """A task whose noise is not normal: its tails tell cause from effect, where they are heavy.
 
-    Priors are those of `bmtl.causal.normal`, with ν counting parents and not the inputs that act.
+    Priors are those of `bmtl.causal.normal`, whose degrees of freedom count parents and not the inputs that act.
 
     Attributes
     ----------
     z : (n,) array
         Standardised outcomes.
-    dof : float
-        Degrees of freedom ν.
+    family : Tailed
     """
 
     z: Array
-    dof: float
+    family: Tailed
 
     def form(self, parents: Array, inputs: Array, sizes: Sequence[int]) -> Form:
-        k, n, nu = parents.shape[1], len(self.z), self.dof
+        k, n = parents.shape[1], len(self.z)
         X = np.hstack([np.ones((n, 1)), parents, inputs])
         precision = np.append(MEAN_CELLS, precisions([*[1] * k, *sizes]))
         freedom = FREEDOM + 1 + k
@@ -257,19 +260,19 @@ class Robust(Model):
         sigma = float(np.sqrt(variance))
         u = (self.z - X @ beta) / sigma
         penalty = float(precision @ beta**2) / variance
-        log_joint = n * (lgamma((nu + 1) / 2) - lgamma(nu / 2) - 0.5 * log(nu * pi) - log(sigma))
-        log_joint -= 0.5 * (nu + 1) * float(np.sum(np.log1p(u**2 / nu)))
+        log_joint = float(np.sum(self.family.log_prob(u, 0.0, 1.0))) - n * log(sigma)
         log_joint += 0.5 * float(np.sum(np.log(precision / variance) - LOG_2PI)) - 0.5 * penalty
         log_joint += log(2.0) + 0.5 * freedom * log(PRECISION / 2) - lgamma(freedom / 2) - freedom * log(sigma)
         log_joint -= 0.5 * PRECISION / variance
         # Parameters: log σ, then coefficients, whose observed information may be indefinite far from the mode only.
-        share = (nu + 1) / (nu + u**2) ** 2
-        H = np.empty((len(beta) + 1, len(beta) + 1))
-        H[1:, 1:] = ((X * (share * (nu - u**2))[:, None]).T @ X + np.diag(precision)) / variance
-        H[0, 1:] = H[1:, 0] = X.T @ (share * 2 * nu * u) / sigma - 2 * precision * beta / variance
-        H[0, 0] = float(np.sum(share * 2 * nu * u**2)) + 2 * (penalty + PRECISION / variance)
-        if np.linalg.eigvalsh(H)[0] <= 0:
-            H = self._expected(X, precision, variance)
+        H, bend = self._expected(X, precision, variance), self.family.bend(u)
+        if bend is not None:
+            turn = bend * u + self.family.pull(u, LEAST) * u
+            observed = np.empty_like(H)
+            observed[1:, 1:] = ((X * bend[:, None]).T @ X + np.diag(precision)) / variance
+            observed[0, 1:] = observed[1:, 0] = X.T @ turn / sigma - 2 * precision * beta / variance
+            observed[0, 0] = float(turn @ u) + 2 * (penalty + PRECISION / variance)
+            H = observed if np.linalg.eigvalsh(observed)[0] > 0 else H
         norms = [0.5 * size * (log(PRECISION * size / variance) - LOG_2PI) for size in sizes]
         # log σ is no coefficient: nothing shrinks it to zero, so the form is taken around its mode.
         mode = np.concatenate([[0.0], beta])
@@ -277,7 +280,7 @@ class Robust(Model):
 
     def _mode(self, X: Array, precision: Array, freedom: int) -> tuple[Array, float]:
         """Coefficients and σ² at the mode over them and log σ, by expectation and maximisation."""
-        nu, n = self.dof, len(self.z)
+        n = len(self.z)
         weight: Array = np.ones(n)
         beta: Array = np.zeros(X.shape[1])
         variance = 1.0
@@ -287,15 +290,14 @@ class Robust(Model):
             residual: Array = self.z - X @ beta
             before = variance
             variance = float(weight @ residual**2 + precision @ beta**2 + PRECISION) / (n + len(beta) + freedom)
-            weight = (nu + 1) / (nu + residual**2 / variance)
+            weight = self.family.pull(residual / np.sqrt(variance), LEAST)
             if abs(variance - before) < 1e-9 * variance:
                 break
         return beta, variance
 
     def _expected(self, X: Array, precision: Array, variance: float) -> Array:
-        """Expected information in place of an observed one that is not positive."""
-        nu = self.dof
+        """Expected information, for where the observed one is not positive."""
         H = np.zeros((X.shape[1] + 1, X.shape[1] + 1))
-        H[1:, 1:] = ((nu + 1) / (nu + 3) * X.T @ X + np.diag(precision)) / variance
-        H[0, 0] = 2 * nu / (nu + 3) * len(self.z)
+        H[1:, 1:] = (self.family.information * X.T @ X + np.diag(precision)) / variance
+        H[0, 0] = self.family.scale_information * len(self.z)
         return H

@@ -12,8 +12,8 @@ from typing import Any
 from bmtl._version import __version__
 
 FAMILIES = (
-    "gaussian", "student_t", "lognormal", "gamma", "beta", "bernoulli", "binomial", "categorical", "ordinal", "poisson",
-    "negative_binomial", "zero_inflated_poisson",
+    "gaussian", "student_t", "laplace", "lognormal", "gamma", "beta", "bernoulli", "binomial", "categorical", "ordinal",
+    "poisson", "negative_binomial", "zero_inflated_poisson",
 )
 METHODS = ("svi", "nuts", "map")
 TRUNKS = ("mlp", "fourier", "identity")

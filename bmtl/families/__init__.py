@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bmtl.families._base import Family
 from bmtl.families._labelled import Labelled
+from bmtl.families._tailed import Tailed
 from bmtl.families.bernoulli import Bernoulli
 from bmtl.families.beta import Beta
 from bmtl.families.binomial import Binomial
 from bmtl.families.categorical import Categorical
 from bmtl.families.gamma import Gamma
 from bmtl.families.gaussian import Gaussian
+from bmtl.families.laplace import Laplace
 from bmtl.families.lognormal import LogNormal
 from bmtl.families.negative_binomial import NegativeBinomial
 from bmtl.families.ordinal import Ordinal
@@ -20,8 +22,8 @@ from bmtl.families.zero_inflated_poisson import ZeroInflatedPoisson
 FAMILIES: dict[str, type[Family]] = {
     family.name: family
     for family in (
-        Gaussian, StudentT, LogNormal, Gamma, Beta, Bernoulli, Binomial, Categorical, Ordinal, Poisson,
-        NegativeBinomial, ZeroInflatedPoisson,
+        Gaussian, StudentT, Laplace, LogNormal, Gamma, Beta, Bernoulli, Binomial, Categorical, Ordinal,
+        Poisson, NegativeBinomial, ZeroInflatedPoisson,
     )
 }
 
@@ -42,6 +44,6 @@ def get(family: str | Family) -> Family:
 
 
 __all__ = [
-    "FAMILIES", "Bernoulli", "Beta", "Binomial", "Categorical", "Family", "Gamma", "Gaussian", "Labelled", "LogNormal",
-    "NegativeBinomial", "Ordinal", "Poisson", "StudentT", "ZeroInflatedPoisson", "get",
+    "FAMILIES", "Bernoulli", "Beta", "Binomial", "Categorical", "Family", "Gamma", "Gaussian", "Labelled", "Laplace",
+    "LogNormal", "NegativeBinomial", "Ordinal", "Poisson", "StudentT", "Tailed", "ZeroInflatedPoisson", "get",
 ]

@@ -1,4 +1,4 @@
-"""Gaussian-like outcomes with heavy tails."""
+"""Gaussian-like outcomes with outliers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from bmtl.families._base import Family
+from bmtl.families._tailed import Tailed
 
 
 @dataclass(frozen=True)
-class StudentT(Family):
+class StudentT(Tailed):
     """``y ~ StudentT(dof, eta, noise)``; the noise is the scale, the weight is (ν+1) / ((ν+3) noise²).
 
     Parameters
@@ -25,30 +25,27 @@ class StudentT(Family):
     dof: float = 4.0
 
     name = "student_t"
-    link = "identity"
-    noise_name = "scale"
-    noise_is_scale = True
-    standardised = True
-    support = "finite numbers"
 
     def __post_init__(self) -> None:
         if not self.dof > 2:
             raise ValueError(f"StudentT needs dof > 2 for a finite variance, got {self.dof}")
 
-    def valid(self, y):
-        return np.isfinite(y)
-
-    def intercept(self, y, exposure=1.0):
-        return float(np.median(y)), 1.0
-
     def distribution(self, e: Any, eta, noise, exposure):
         return e.dist.StudentT(e.asarray(self.dof), eta, noise)
 
-    def mean(self, xp, eta, noise, exposure):
-        return eta
+    @property
+    def information(self):
+        return (self.dof + 1) / (self.dof + 3)
 
-    def weight(self, xp, eta, noise, exposure):
-        return (self.dof + 1) / (self.dof + 3) * noise**-2 + 0.0 * eta
+    @property
+    def scale_information(self):
+        return 2 * self.dof / (self.dof + 3)
+
+    def pull(self, u, least):
+        return (self.dof + 1) / (self.dof + u**2)
+
+    def bend(self, u):
+        return (self.dof + 1) * (self.dof - u**2) / (self.dof + u**2) ** 2
 
     def score(self, y, eta, noise, exposure=1.0):
         residual = y - eta

@@ -13,6 +13,7 @@ from bmtl.causal import dag_posterior, effects, laplace, normal
 from bmtl.causal.columns import columns
 from bmtl.causal.partition import layers
 from bmtl.causal.scores import LocalScores
+from bmtl.families import StudentT
 
 NAMES = list("abcd")
 
@@ -70,7 +71,7 @@ def test_draws_around_a_mode_are_the_conjugate_ones_where_noise_is_normal():
     z, x = rng.normal(size=(2, 200, 3))
     z = (z - z.mean(axis=0)) / z.std(axis=0)
     sizes, used = [1, 2], np.array([1, 2])
-    form = laplace.Robust(z[:, 0], 1e7).form(z[:, 1:2], x, sizes)
+    form = laplace.Robust(z[:, 0], StudentT(1e7)).form(z[:, 1:2], x, sizes)
     drawn = form.draw(used, 20_000, rng)
     precision = np.array([normal.PRECISION, normal.PRECISION, *[2 * normal.PRECISION] * 2])
     columns = np.hstack([z[:, 1:2], x])
@@ -86,8 +87,9 @@ def test_draws_around_a_mode_are_the_conjugate_ones_where_noise_is_normal():
 
 
 @pytest.mark.parametrize(("family", "truth"), [
-    ("student_t", 1.5), ("poisson", 0.3), ("negative_binomial", 0.3), ("gamma", 0.4), ("bernoulli", 1.0),
-    ("binomial", 0.8), ("beta", 0.6), ("ordinal", 1.0), ("lognormal", 0.5), ("zero_inflated_poisson", 0.3),
+    ("student_t", 1.5), ("laplace", 1.5), ("poisson", 0.3), ("negative_binomial", 0.3), ("gamma", 0.4),
+    ("bernoulli", 1.0), ("binomial", 0.8), ("beta", 0.6), ("ordinal", 1.0), ("lognormal", 0.5),
+    ("zero_inflated_poisson", 0.3),
 ])
 def test_slopes_of_every_family_are_in_the_users_units(family, truth):
     rng = np.random.default_rng(2)
@@ -96,7 +98,8 @@ def test_slopes_of_every_family_are_in_the_users_units(family, truth):
     eta = truth * (a - 3)
     p = 1 / (1 + np.exp(-eta))
     b = {
-        "student_t": eta + rng.standard_t(4, n), "poisson": rng.poisson(np.exp(eta)),
+        "student_t": eta + rng.standard_t(4, n), "laplace": eta + rng.laplace(size=n),
+        "poisson": rng.poisson(np.exp(eta)),
         "negative_binomial": rng.poisson(np.exp(eta) * rng.gamma(2, 0.5, n)), "gamma": rng.gamma(2, np.exp(eta) / 2),
         "bernoulli": rng.random(n) < p, "binomial": rng.binomial(6, p), "lognormal": np.exp(eta + rng.normal(size=n)),
         "beta": rng.beta(5 * p, 5 - 5 * p).clip(1e-6, 1 - 1e-6),

@@ -7,13 +7,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.special import log_expit
+from scipy.special import log_expit, logsumexp
 
 import bmtl
 from bmtl.causal import laplace, normal
 from bmtl.causal.columns import columns
 from bmtl.causal.scores import LocalScores
-from bmtl.families import get
+from bmtl.families import Laplace, StudentT, get
 
 NO_INPUTS = np.empty((300, 0))
 
@@ -142,7 +142,7 @@ def test_inputs_that_act_together_change_little_where_they_do_not_act():
 
 def test_student_t_with_many_degrees_of_freedom_is_gaussian():
     found = columns(drawn(), 8)
-    robust = laplace.Robust(found.z[:, 0], 1e7)
+    robust = laplace.Robust(found.z[:, 0], StudentT(1e7))
     for own in ([], [1, 2]):
         precision = np.full(len(own), normal.PRECISION)
         exact = normal.log_evidence(found.z[:, 0], found.z[:, own], precision)
@@ -152,6 +152,23 @@ def test_student_t_with_many_degrees_of_freedom_is_gaussian():
     averaged = robust.log_evidence(found.z[:, [1]], np.hstack(found.inputs), sizes, scores.acting[0].log_prior)
     # The prior of its noise counts parents, not inputs.
     assert averaged == pytest.approx(scores.one(0, [1]), abs=0.6)
+
+
+@pytest.mark.parametrize("family", [StudentT(4.0), Laplace()], ids=lambda family: family.name)
+def test_evidence_of_heavy_tails_is_near_the_integral(family, rng):
+    """A grid over intercept, slope and log σ."""
+    x = rng.normal(size=60)
+    z = family.draw(rng, 0.3 + 0.5 * x, 0.6)
+    axes = np.linspace(-1.0, 1.6, 53), np.linspace(-0.8, 1.8, 53), np.linspace(-1.3, 0.3, 33)
+    c, b, s = np.meshgrid(*axes, indexing="ij")
+    variance, t, freedom = np.exp(2 * s), normal.PRECISION, normal.FREEDOM + 2
+    fit = sum(family.log_prob(zi, c + b * xi, np.exp(s)) for xi, zi in zip(x, z, strict=True))
+    prior = -0.5 * (normal.MEAN_CELLS * c**2 + t * b**2 + t) / variance - (freedom + 2) * s
+    prior += 0.5 * np.log(normal.MEAN_CELLS * t) - np.log(2 * np.pi)
+    prior += np.log(2) + freedom / 2 * np.log(t / 2) - laplace.lgamma(freedom / 2)
+    exact = logsumexp(fit + prior) + sum(np.log(axis[1] - axis[0]) for axis in axes)
+    found = laplace.Robust(z, family).log_evidence(x[:, None], np.empty((60, 0)), [], np.zeros(1))
+    assert found == pytest.approx(exact, abs=0.15)
 
 
 def test_bernoulli_evidence_is_near_the_integral():
@@ -169,7 +186,7 @@ def test_bernoulli_evidence_is_near_the_integral():
 
 @pytest.mark.parametrize("family", [
     "poisson", "negative_binomial", "zero_inflated_poisson", "gamma", "beta", "bernoulli", "binomial", "ordinal",
-    "lognormal", "student_t",
+    "lognormal", "student_t", "laplace",
 ])
 def test_every_family_prefers_its_own_parent(family):
     rng = np.random.default_rng(4)
@@ -183,6 +200,7 @@ def test_every_family_prefers_its_own_parent(family):
         "gamma": rng.gamma(2, np.exp(0.7 * a)), "beta": rng.beta(4 * p, 4 - 4 * p).clip(0.01, 0.99),
         "bernoulli": rng.random(n) < p, "binomial": rng.binomial(5, p), "lognormal": np.exp(a + rng.normal(size=n)),
         "ordinal": np.searchsorted([-1.0, 1.0], a + rng.logistic(size=n)), "student_t": a + rng.standard_t(4, n),
+        "laplace": a + rng.laplace(size=n),
     }[family]
     exposure = np.full((n, 3), 5.0) if family == "binomial" else None
     if exposure is not None:

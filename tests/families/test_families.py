@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import integrate, special, stats
@@ -15,6 +17,7 @@ from bmtl.families import (
     Categorical,
     Gamma,
     Gaussian,
+    Laplace,
     LogNormal,
     NegativeBinomial,
     Ordinal,
@@ -33,6 +36,7 @@ KINDS = {name: kind() for name, kind in FAMILIES.items()} | {
 OUTCOMES = {
     "gaussian": np.array([-3.0, 0.1, 0.0, 2.0, 40.0]),
     "student_t": np.array([-3.0, 0.1, 0.0, 2.0, 40.0]),
+    "laplace": np.array([-3.0, 0.1, 0.5, 2.0, 40.0]),
     "lognormal": np.array([0.01, 0.7, 1.0, 5.0, 300.0]),
     "gamma": np.array([0.01, 0.7, 1.0, 5.0, 60.0]),
     "beta": np.array([0.001, 0.3, 0.5, 0.9, 0.96875]),
@@ -72,6 +76,7 @@ def exact(name: str, y, eta, noise, exposure):
     return {
         "gaussian": lambda: stats.norm(eta, noise).logpdf(y),
         "student_t": lambda: stats.t(4.0, eta, noise).logpdf(y),
+        "laplace": lambda: stats.laplace(eta, noise).logpdf(y),
         "lognormal": lambda: stats.lognorm(noise, scale=np.exp(eta)).logpdf(y),
         # Mean μ and variance noise μ².
         "gamma": lambda: stats.gamma(1 / noise, scale=noise * np.exp(eta)).logpdf(y),
@@ -101,6 +106,13 @@ def moments(name: str, eta, noise, exposure: float, of):
             return np.exp(family.log_prob(y, eta, noise, exposure) + np.log(y) + special.log_expit(-z)) * of(y)
 
         return integrate.quad(integrand, -40.0, 28.0, limit=800, epsabs=1e-9, points=[-5.0, 0.0, 5.0])[0]
+    if name == "laplace":
+        # Either side of its edge, beyond which the density is nothing.
+        def integrand(y):
+            return np.exp(family.log_prob(y, eta, noise, exposure)) * of(y)
+
+        sides = ((eta - 60.0 * noise, eta), (eta, eta + 60.0 * noise))
+        return sum(integrate.quad(integrand, *side, limit=200, epsabs=1e-11)[0] for side in sides)
     if name in ends:
         def integrand(y):
             return np.exp(family.log_prob(y, eta, noise, exposure)) * of(y)
@@ -192,11 +204,17 @@ def test_score_is_the_derivative(name: str) -> None:
 @every_family
 @pytest.mark.parametrize("xp", ["numpy", "jax", "torch"])
 def test_weight_is_the_fisher_information(name: str, xp: str) -> None:
-    """−E[d² log p / dη²], with the derivative of the score taken numerically and the expectation exactly."""
+    """−E[d² log p / dη²], with the derivative of the score taken numerically and the expectation exactly.
+
+    Of a density with an edge E[(d log p / dη)²], which is the same where both are defined.
+    """
     namespace, asarray = namespaces(xp)
     family, h = KINDS[name], 1e-5
 
     def curvature(eta, noise, exposure):
+        if name == "laplace":
+            return moments(name, eta, noise, exposure, lambda y: family.score(y, eta, noise, exposure) ** 2)
+
         def along(step):
             def of(y):
                 up, down = (family.score(y, eta + s, noise, exposure) for s in (step, -step))
@@ -270,6 +288,24 @@ def test_student_t_dof_reaches_every_formula() -> None:
     assert family != StudentT() and family == StudentT(10)
 
 
+@pytest.mark.parametrize("family", [StudentT(), StudentT(9.0), Laplace()], ids=repr)
+def test_tails(family) -> None:
+    """ψ(u)/u, ψ'(u) and the expected informations are those of the density."""
+    u = np.array([-7.0, -1.3, 0.4, 2.2])
+    np.testing.assert_allclose(family.pull(u, 1e-6) * u, family.score(u, 0.0, 1.0))
+    if family.bend(u) is not None:
+        slope = (family.score(u + 1e-5, 0.0, 1.0) - family.score(u - 1e-5, 0.0, 1.0)) / 2e-5
+        np.testing.assert_allclose(family.bend(u), slope, rtol=1e-6)
+
+    def expected(of):
+        return 2 * integrate.quad(lambda u: np.exp(family.log_prob(u, 0.0, 1.0)) * of(u), 0.0, np.inf)[0]
+
+    psi = partial(family.score, eta=0.0, noise=1.0)
+    assert expected(lambda u: psi(u) ** 2) == pytest.approx(family.information)
+    assert expected(lambda u: (u * psi(u) - 1.0) ** 2) == pytest.approx(family.scale_information)
+    assert family.pull(np.zeros(1), 0.5) <= 2.0
+
+
 EDGES = [-np.inf, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 1e6, np.inf, np.nan]
 
 
@@ -278,6 +314,7 @@ EDGES = [-np.inf, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 1e6, np.inf, np.nan]
     [
         (Gaussian(), [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 1e6]),
         (StudentT(), [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 1e6]),
+        (Laplace(), [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 1e6]),
         (Bernoulli(), [0.0, 1.0]),
         (Poisson(), [0.0, 1.0, 2.0, 1e6]),
         (NegativeBinomial(), [0.0, 1.0, 2.0, 1e6]),
@@ -381,7 +418,8 @@ def test_intercept_priors_sit_at_the_data() -> None:
     above = (y > 6).astype(float)
     assert Bernoulli().intercept(above)[0] == pytest.approx(np.log(above.mean() / (1 - above.mean())), abs=0.01)
     assert Gaussian().intercept(y)[0] == pytest.approx(y.mean())
-    assert StudentT().intercept(np.array([0.0, 0.0, 1e9]))[0] == 0.0
+    for tailed in (StudentT(), Laplace()):
+        assert tailed.intercept(np.array([0.0, 0.0, 1e9]))[0] == 0.0
 
 
 @every_family

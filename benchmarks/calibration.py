@@ -74,6 +74,10 @@ TRUNKS: dict[str, trunks.Trunk | None] = {
     "MLP": trunks.MLP((2,)),
     "Module": None,  # a user's own torch network: its prior is a Normal around weights that are not bmtl's
 }
+LONGER = {"laplace": {"warmup": 600, "draws": 1000}}
+"""Options of NUTS by family: where the density has an edge at every outcome chains move slowly, and ranks among draws
+that hang together are not uniform."""
+
 NO_PARTS = {"ACTIVATIONS", "FromProgram", "Gaussian", "Heads", "Relation", "Trunk"}
 """Names that `bmtl.relations`, `bmtl.trunks` and `bmtl.models` export besides parts: the prior of a program of a user's
 own is theirs."""
@@ -104,6 +108,10 @@ class Case(NamedTuple):
     def tasks(self) -> bmtl.Tasks:
         """Example tasks, with no cell missing where tasks act on each other."""
         return example(self.family, 0.0 if self.model == "CausalTasks" else MISSING)
+
+    def chains(self) -> dict[str, int]:
+        """Options of NUTS, where its defaults are too short."""
+        return LONGER.get(self.family, {})
 
 
 BASE = Case("SharedTrunk", "gaussian", "Independent", "Identity")
@@ -177,7 +185,8 @@ def run(
     """Label and summary of each calibration of a case: one by NUTS, or one a guide."""
     tasks = case.tasks()
     if method == "nuts":
-        yield "nuts", summary(simulation_based_calibration(case.build(), tasks, "nuts", simulations, seed))
+        found = simulation_based_calibration(case.build(), tasks, "nuts", simulations, seed, **case.chains())
+        yield "nuts", summary(found)
         return
     engine = "pyro" if method == "pyro" else "numpyro"
     for guide in guides:

@@ -59,6 +59,6 @@ def test_command(tmp_path: Path, monkeypatch, capsys) -> None:
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_calibrated(case: Case) -> None:
     """NUTS on 400 data sets of each case: no quantity's ranks depart from uniform at 1%, family-wise."""
-    found = simulation_based_calibration(case.build(), case.tasks(), simulations=400, seed=0)
+    found = simulation_based_calibration(case.build(), case.tasks(), simulations=400, seed=0, **case.chains())
     assert found.calibrated, f"{case}\n{found}"
     assert found.dropped <= 8 and np.median(found.ess) > 50

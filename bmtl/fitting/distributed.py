@@ -42,9 +42,11 @@ class Ranks:
             is not one that several ranks can do.
         """
         if engine != "pyro" or isinstance(settings, NUTS):
-            raise ValueError(f"distributed=True is for SVI and MAP on Pyro, not for {type(settings).__name__} on {engine}")
+            method = type(settings).__name__
+            raise ValueError(f"distributed=True is for SVI and MAP on Pyro, not for {method} on {engine}")
         if powers.seeks(settings):
-            raise ValueError(f"{type(settings.weighting).__name__} is for one process: not with distributed=True")  # type: ignore[union-attr]
+            weighting = type(settings.weighting).__name__  # type: ignore[union-attr]
+            raise ValueError(f"distributed=True is not for {weighting}, which finds its powers in one process")
         if executor is not None:
             raise ValueError("an executor and distributed=True are two ways of sharing the work: give one of them")
         if not (dist.is_available() and dist.is_initialized()):
@@ -57,8 +59,8 @@ class Ranks:
             own = torch.device("cuda", dist.get_node_local_rank(rank))
         if own.type == "cuda" and own.index >= torch.cuda.device_count():
             raise ValueError(
-                f"there is no {own} for rank {rank}: torch sees {torch.cuda.device_count()} CUDA devices; start one rank "
-                "a device, or give each its device"
+                f"there is no {own} for rank {rank}: torch sees {torch.cuda.device_count()} CUDA devices; start one "
+                "rank a device, or give each its device"
             )
         able = dist.get_backend_config()
         if f"{own.type}:" not in able:
@@ -104,6 +106,6 @@ class Ranks:
             apart = [part for part, value in own.items() if value != every[0][part]]
             if apart:
                 raise ValueError(
-                    f"rank {rank} is to fit something else than rank 0: {', '.join(apart)} differ. Give all ranks the "
-                    "same tasks, model and options"
+                    f"rank {rank} differs from rank 0 in {' and '.join(apart)}: give all the same tasks, model and "
+                    "options"
                 )

@@ -115,7 +115,9 @@ class Work:
 
         shown = self.progress if self.executor is None else Progress(False)
         marks = [Marks() if self.checkpoint is None else self.checkpoint.marks(keys[number]) for number in due]
-        calls = [(parts[number][1], replace(shown, marks=own), self.ranks) for number, own in zip(due, marks, strict=True)]
+        calls = [
+            (parts[number][1], replace(shown, marks=own), self.ranks) for number, own in zip(due, marks, strict=True)
+        ]
         spread(Job.run, calls, self.executor, done)
         out: list[list[Draws]] = [[] for _ in jobs]
         for (place, _), own in zip(parts, found, strict=True):

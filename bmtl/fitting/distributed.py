@@ -55,7 +55,7 @@ class Ranks:
                 "torchrun starts"
             )
         rank, own = dist.get_rank(), torch.device(device)
-        if own.type == "cuda" and own.index is None:
+        if own == torch.device("cuda"):
             own = torch.device("cuda", dist.get_node_local_rank(rank))
         if own.type == "cuda" and own.index >= torch.cuda.device_count():
             raise ValueError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 from bmtl.engine import ENGINES
 
 
@@ -41,3 +44,10 @@ def choose(engine: str, device: str, method: str, able: tuple[str, ...] = ENGINE
     if torch.device(device).type == "cuda" and not cuda:
         raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device")
     return "pyro", device
+
+
+def current(device: Any) -> AbstractContextManager[Any]:
+    """A context in which what asks torch for the present CUDA device, as graphs do, gets this one."""
+    import torch
+
+    return torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext()

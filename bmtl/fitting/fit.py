@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from bmtl.results import Fit
 from bmtl.runs import Runs, pooled, proposed, values_of
 from bmtl.tasks import Tasks
 
+if TYPE_CHECKING:
+    from bmtl.fitting.distributed import Ranks
+
 SMALLEST_SPLIT = 10
 """Rows below which none are held out to choose how the trunk is treated."""
 
@@ -42,6 +45,7 @@ def fit(
     progress: bool | None = None,
     executor: Executor | None = None,
     checkpoint: str | Path | None = None,
+    distributed: bool = False,
     **options: Any,
 ) -> Fit:
     """Fit a model to tasks.
@@ -70,6 +74,11 @@ def fit(
     checkpoint : str or Path, optional
         A folder, new or left by the same call: what a call that was killed had finished is not repeated, and fits on
         NumPyro go on where they were.
+    distributed : bool
+        Share every step's rows out between the processes of `torch.distributed`, all of which make the same call: SVI
+        and MAP on Pyro, in a script that ``torchrun`` starts. The fit is that of one process up to the rounding of
+        sums, and the same in all. Each works on the CUDA device of its local rank, where there is CUDA; only rank 0
+        shows progress and reads and writes the checkpoint.
 
     Returns
     -------
@@ -80,7 +89,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If the model, the method, the engine or an option is not one there is, or the checkpoint is of another call.
+        If the model, the method, the engine or an option is not one there is, the checkpoint is of another call, or
+        the processes that share a fit are not given the same.
     FitError
         If the log-density is not finite where the fit starts or goes, or the executor broke.
 
@@ -98,11 +108,20 @@ def fit(
     """
     check_model(model)
     name, settings = resolve(method, options)
-    if engine == "auto" and with_gains(settings):
+    if engine == "auto" and (with_gains(settings) or distributed):
         engine = "pyro"
     engine, device = choose(engine, device, name, engines(model))
-    kept = None if checkpoint is None else Checkpoint.of(checkpoint, model, tasks, settings, engine, device, seed)
-    work = Work(Progress(progress), executor, kept)
+    ranks = None
+    if distributed:
+        from bmtl.fitting.distributed import Ranks
+
+        ranks = Ranks.of(engine, device, settings, executor)
+        device = ranks.device.type
+    first = ranks is None or ranks.first
+    kept = None
+    if checkpoint is not None and first:
+        kept = Checkpoint.of(checkpoint, model, tasks, settings, engine, device, seed)
+    work = Work(Progress(progress if first else False), executor, kept, ranks)
     runs = proposed(model, tasks, seed)
     if runs is not None and isinstance(settings, MAP):
         runs = runs.likeliest()
@@ -141,11 +160,12 @@ def sample(
     each: Sequence[Mapping[str, np.ndarray]] | None,
     progress: Progress,
     begin: Any = None,
+    ranks: Ranks | None = None,
 ) -> list[Draws]:
     """Posterior draws for every set of arrays that replace those of ``values`` (the masks of folds), or once for None.
 
     SVI and MAP run all of them side by side, NUTS one after another. They start from the guide
-    ``begin`` if there is one.
+    ``begin`` if there is one, and share their rows out between ``ranks``, on Pyro.
 
     Raises
     ------
@@ -166,7 +186,7 @@ def sample(
     if engine == "pyro":
         from bmtl.fitting import pyro_svi
 
-        found = pyro_svi.run(model, design, values, settings, seed, each, progress, device, begin)
+        found = pyro_svi.run(model, design, values, settings, seed, each, progress, device, begin, ranks)
     else:
         from bmtl.fitting import numpyro_svi
 

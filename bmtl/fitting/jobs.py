@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS, Settings
 from bmtl.fitting.workers import spread
 from bmtl.model import Model, specification
+
+if TYPE_CHECKING:
+    from bmtl.fitting.distributed import Ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,24 +47,28 @@ class Job:
     @property
     def key(self) -> str:
         """A name that only jobs with the same arguments have."""
+        return digest(self.described())
+
+    def described(self) -> dict[str, Any]:
+        """Its arguments as nested mappings, sequences, arrays and JSON."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return digest(own | {
+        return own | {
             "model": specification(self.model), "settings": specification(self.settings),
             "design": [
                 *self.design.structure[:1], [specification(family) for family in self.design.families],
                 *self.design.structure[2:], self.design.priors(),
             ],
-        })
+        }
 
-    def run(self, progress: Progress) -> list[Draws]:
-        """Do it."""
+    def run(self, progress: Progress, ranks: Ranks | None = None) -> list[Draws]:
+        """Do it, alone or together with the other ranks."""
         from bmtl.fitting.fit import sample
 
         # Arrays that came from another process may be read-only, which torch does not accept.
         values = {name: np.require(value, requirements="W") for name, value in self.values.items()}
         return sample(
             self.model, self.design, values, self.settings, self.engine, self.device, self.seed, self.each, progress,
-            self.begin,
+            self.begin, ranks,
         )
 
 
@@ -77,11 +84,14 @@ class Work:
         Whose workers fit. Default: this process.
     checkpoint : Checkpoint, optional
         Where what is done is kept, and found.
+    ranks : Ranks, optional
+        Who does every job together. Only the first has a checkpoint.
     """
 
     progress: Progress
     executor: Executor | None = None
     checkpoint: Checkpoint | None = None
+    ranks: Ranks | None = None
 
     def sample(self, jobs: Sequence[Job]) -> list[list[Draws]]:
         """The draws of every job, the same whoever does them."""
@@ -92,6 +102,10 @@ class Work:
         if self.checkpoint is not None:
             keys = [part.key for _, part in parts]
             found = [self.checkpoint.load(key) for key in keys]
+        if self.ranks is not None:
+            for job in jobs:
+                self.ranks.check({name: digest(own) for name, own in job.described().items()})
+            found = self.ranks.of_first(found)
         due = [number for number, own in enumerate(found) if own is None]
 
         def done(place: int, draws: list[Draws]) -> None:
@@ -101,7 +115,9 @@ class Work:
 
         shown = self.progress if self.executor is None else Progress(False)
         marks = [Marks() if self.checkpoint is None else self.checkpoint.marks(keys[number]) for number in due]
-        calls = [(parts[number][1], replace(shown, marks=own)) for number, own in zip(due, marks, strict=True)]
+        calls = [
+            (parts[number][1], replace(shown, marks=own), self.ranks) for number, own in zip(due, marks, strict=True)
+        ]
         spread(Job.run, calls, self.executor, done)
         out: list[list[Draws]] = [[] for _ in jobs]
         for (place, _), own in zip(parts, found, strict=True):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -16,6 +16,7 @@ from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
 from bmtl.fitting import powers
 from bmtl.fitting.adam import Adam
+from bmtl.fitting.devices import current
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.gains import Gains
 from bmtl.fitting.progress import Progress
@@ -26,6 +27,9 @@ from bmtl.fitting.robust import Robust
 from bmtl.fitting.settings import MAP, SVI, draws_a_step, is_point, step_size, with_gains
 from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, STAGES, Settling, chunks
 from bmtl.model import Model, in_trunk
+
+if TYPE_CHECKING:
+    from bmtl.fitting.distributed import Ranks
 
 MOMENTUM = 0.9
 """Of gradient descent with gains."""
@@ -44,10 +48,12 @@ def run(
     progress: Progress | None = None,
     device: str = "cpu",
     begin: Any = None,
+    ranks: Ranks | None = None,
 ) -> list[Draws]:
     """Fit by SVI or MAP; arguments, results and errors as in `bmtl.fitting.numpyro_svi.run`, plus a torch device.
 
-    The global random state of torch is as it was afterwards.
+    With ``ranks`` all of them do it together, each on its own device, and all have the result. The global random state
+    of torch is as it was afterwards.
     """
     progress = progress or Progress(False)
     start = time.perf_counter()
@@ -57,13 +63,16 @@ def run(
     seeds = [1_000_003 * seed + 1_009 * fold + restart for fold, restart in places]
     # Flows, gains and powers that are sought are for one run.
     alone = draws_a_step(settings) > 1 or with_gains(settings) or seeks
-    step = 1 if alone else max(1, AT_ONCE // min(settings.batch_size, design.n_rows))
+    rows = min(settings.batch_size, design.n_rows)
+    if ranks is not None:
+        rows, device = -(-rows // ranks.size), str(ranks.device)
+    step = 1 if alone else max(1, AT_ONCE // rows)
     found: list[tuple[PyroSVI, int]] = []
     cuda = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
+    with current(device), torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
         for at in range(0, len(places), step):
             own = {name: np.stack([stacked[fold][name] for fold, _ in places[at : at + step]]) for name in stacked[0]}
-            svi = PyroSVI(model, design, settings, values, seeds[at : at + step], own, device, begin, seed)
+            svi = PyroSVI(model, design, settings, values, seeds[at : at + step], own, device, begin, seed, ranks)
             svi.train(progress)
             found += [(svi, run) for run in range(len(svi.seeds))]
         seconds = time.perf_counter() - start
@@ -86,6 +95,10 @@ class PyroSVI:
     seed : int
         Of the rows of minibatches. All runs see the same rows in the same order: their objectives then differ by what
         they are, not by luck.
+    ranks : Ranks, optional
+        Processes that do the same with other rows. Each draws the same random numbers and computes the whole of the
+        prior and the guide's entropy beside its share of the likelihood, times the number of ranks: the mean over ranks
+        is then what one process would compute.
 
     Attributes
     ----------
@@ -96,7 +109,7 @@ class PyroSVI:
     def __init__(
         self, model: Model, design: Design, settings: SVI | MAP, values: Mapping[str, np.ndarray],
         seeds: Sequence[int] = (0,), own: Mapping[str, np.ndarray] | None = None, device: str = "cpu",
-        begin: Any = None, seed: int = 0,
+        begin: Any = None, seed: int = 0, ranks: Ranks | None = None,
     ) -> None:
         def program(engine: PyroEngine, arrays: Mapping[str, Any], scale: Any = 1.0) -> None:
             model.program(engine, Data(design, arrays, scale))
@@ -104,11 +117,22 @@ class PyroSVI:
         def held(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
             return {name: torch.as_tensor(value, device=device) for name, value in arrays.items()}
 
-        self.settings, self.design, self.seeds = settings, design, seeds
+        self.settings, self.design, self.seeds, self.ranks = settings, design, seeds, ranks
         self.n_rows, self.batch = design.n_rows, min(settings.batch_size, design.n_rows)
         self.device = torch.device(device)
-        self.own = held(own or {})
-        self.arrays = held({name: value for name, value in values.items() if name not in self.own}) | self.own
+        own = own or {}
+        cells = sum(
+            float(value.sum()) / (len(seeds) if name in own else 1)
+            for name, value in {**values, **own}.items() if name.startswith("mask/")
+        )
+        self.copies, self.part, self.summed = 1, slice(None), slice(None)
+        if ranks is not None:
+            self.copies, self.part, self.summed = ranks.size, ranks.share(self.batch), ranks.share(self.n_rows)
+            # Of rows that are drawn a rank may need any.
+            if self.batch == self.n_rows:
+                values, own, self.summed = take_rows(values, self.part), take_rows(own, self.part), slice(None)
+        self.own = held(own)
+        self.arrays = held({name: value for name, value in values.items() if name not in own}) | self.own
         self.latent = Latent(program, device, self.of(0), partial(is_point, settings))
         self.in_trunk = torch.as_tensor(self.latent.where(in_trunk), device=self.device)
         self.seeks, self.before = powers.seeks(settings), torch.full((design.n_tasks,), torch.nan, device=self.device)
@@ -125,10 +149,6 @@ class PyroSVI:
             self.guide.flows.load_state_dict(begin["flows"])
         self.flat = torch.stack(starts).requires_grad_()
         self.known = self.latent.known(self.arrays, self.flat.shape[:1])
-        cells = sum(
-            float(value.sum()) / (len(seeds) if name in self.own else 1)
-            for name, value in self.arrays.items() if name.startswith("mask/")
-        )
         self.settling = Settling(len(seeds), cells, chunks(settings.max_steps), warm=begin is not None)
         self._prepare(settings, cells, seed)
 
@@ -144,17 +164,23 @@ class PyroSVI:
         self.gains = Gains(self.params, self.first_rate, momentum=MOMENTUM) if gains else None
         self.adam, self.robust = Adam(self.params), Robust(self.params)
         self.rate = torch.full((runs,), self.first_rate, device=self.device)
-        self.scale = torch.full((), self.n_rows / self.batch, device=self.device)
+        self.stand_for = self.n_rows / self.batch * self.copies
+        self.scale = torch.full((), self.stand_for, device=self.device)
         self.noise = torch.zeros(runs, draws_a_step(settings), self.guide.n_noise, device=self.device)
         self.losses = torch.zeros(CHUNK, runs, device=self.device)
+        if self.ranks is not None:
+            # Gradients and losses in one piece.
+            self.widths = [*(own.shape[1] for own in self.params), 1]
+            self.pooled = torch.zeros(runs, sum(self.widths), device=self.device)
         self.seeking, self.passed = False, torch.zeros_like(self.before)
         self.at = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.total = [torch.zeros_like(own) for own in self.params]
         self.generators = [torch.Generator(self.device).manual_seed(own) for own in (seed, *self.seeds)]
 
     def of(self, run: int) -> dict[str, torch.Tensor]:
-        """The arrays of one run."""
-        return {name: value[run] if name in self.own else value for name, value in self.arrays.items()}
+        """The arrays of one run, with the rows that this process sums over."""
+        arrays = take_rows(self.arrays, self.summed)
+        return {name: value[run] if name in self.own else value for name, value in arrays.items()}
 
     def parameters(self, run: int) -> dict[str, Any]:
         """Parameters of a run, from which another can begin."""
@@ -185,11 +211,33 @@ class PyroSVI:
 
     def step(self) -> None:
         """One step of every run."""
+        if self.ranks is None:
+            self._move(*self._gradients())
+        else:
+            self._together(self.ranks, self._give, self._take)
+
+    def _together(self, ranks: Ranks, give: Callable[[], None], take: Callable[[], None]) -> None:
+        give()
+        ranks.mean(self.pooled)
+        take()
+
+    def _give(self) -> None:
+        """The part of a step that differs between ranks."""
+        losses, gradients = self._gradients()
+        torch.cat([*gradients, losses[:, None]], dim=1, out=self.pooled)
+
+    def _take(self) -> None:
+        """The part that is the same on all ranks."""
+        *gradients, losses = self.pooled.split(self.widths, dim=1)
+        self._move(losses[:, 0], gradients)
+
+    def _gradients(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Losses of a step, ``(runs,)``, and their gradients by `leaves`, ``(runs, …)`` each."""
         arrays: Mapping[str, Any] = self.arrays
         rows, *others = self.generators
         if self.batch < self.n_rows:
             index = torch.randint(self.n_rows, (self.batch,), generator=rows, device=self.device)
-            arrays = take_rows(arrays, index)
+            arrays = take_rows(arrays, index if self.ranks is None else index[self.part])
         for own, generator in zip(self.noise, others, strict=True):
             own.normal_(generator=generator)
         if self.seeking:
@@ -199,7 +247,11 @@ class PyroSVI:
         losses = self.negative_elbo(self.guide.named(self.flat), self.noise.flatten(0, 1), arrays, self.scale)
         losses = losses.reshape(len(self.seeds), -1).mean(dim=1)
         gradients = torch.autograd.grad(losses.sum(), self.leaves)
-        held = self.robust([own.reshape(len(self.seeds), -1) for own in gradients])
+        return losses.detach(), [own.reshape(len(self.seeds), -1) for own in gradients]
+
+    def _move(self, losses: torch.Tensor, gradients: Sequence[torch.Tensor]) -> None:
+        """A step along gradients."""
+        held = self.robust(gradients)
         if self.gains is None:
             self.adam(held, self.rate)
         else:
@@ -207,17 +259,27 @@ class PyroSVI:
                 own.grad = gradient
             self.gains.step()
         torch._foreach_add_(self.total, self.params)
-        self.losses.index_copy_(0, self.at, losses.detach()[None])
+        self.losses.index_copy_(0, self.at, losses[None])
         self.at += 1
+
+    def _repeated(self) -> Callable[[], None]:
+        """The step, to be done again and again."""
+        if self.gains or self.seeks:
+            return self.step
+        if self.ranks is None:
+            return repeated(self.step, self.generators, self.device)
+        # Ranks wait for each other between the two parts: each is a graph of its own.
+        parts = repeated(self._give, self.generators, self.device), repeated(self._take, [], self.device)
+        return partial(self._together, self.ranks, *parts)
 
     def train(self, progress: Progress) -> None:
         """Optimise until the ELBOs have settled or the steps are spent."""
         settings, settling = self.settings, self.settling
         mean = [own.clone() for own in self.params]
-        advance = self.step if self.gains or self.seeks else repeated(self.step, self.generators, self.device)
+        advance = self._repeated()
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
             for _ in range(chunks(settings.max_steps)):
-                self.scale.fill_(settling.likelihood * self.n_rows / self.batch)
+                self.scale.fill_(settling.likelihood * self.stand_for)
                 self.rate.copy_(torch.as_tensor(self.first_rate * settling.factor))
                 if self.gains is not None:
                     self.gains.param_groups[0]["lr"] = self.first_rate * settling.factor[0]
@@ -263,13 +325,18 @@ class PyroSVI:
         """Final ELBO; −∞ if it is not finite or the run failed."""
         n = 1 if isinstance(self.settings, MAP) else EVALUATION_DRAWS
         params, arrays = self.guide.named(self.flat[run]), self.of(run)
-        elbo = -float(torch.cat([self.negative_elbo(params, own, arrays) for own in self._noise(run, n)]).mean())
+        each = [self.negative_elbo(params, own, arrays, self.copies) for own in self._noise(run, n)]
+        elbo = -float(self._over_ranks(torch.cat(each)).mean())
         return -np.inf if self.settling.failed[run] or not np.isfinite(elbo) else elbo
 
     def _noise(self, run: int, n: int) -> list[torch.Tensor]:
         """Noise of n draws, as many together as are computed at once."""
         noise = torch.randn(n, self.guide.n_noise, generator=self.generators[1 + run], device=self.device)
-        return list(noise.split(max(1, AT_ONCE // self.n_rows)))
+        return list(noise.split(max(1, self.copies * AT_ONCE // self.n_rows)))
+
+    def _over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over ranks."""
+        return values if self.ranks is None else self.ranks.mean(values)
 
     @torch.no_grad()
     def draw(self, run: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -279,9 +346,9 @@ class PyroSVI:
             free, log_q = self.guide.draw(params, noise)
             z = self._whole(params, free)
             sites.append(self.latent.constrain(z))
-            ratio.append(self.latent.log_density(z, arrays) - log_q)
+            ratio.append(self.latent.log_density(z, arrays, self.copies) - log_q)
         joined = {name: torch.cat([own[name] for own in sites]).cpu().numpy() for name in sites[0]}
-        return joined, torch.cat(ratio).cpu().numpy().astype(float)
+        return joined, self._over_ranks(torch.cat(ratio)).cpu().numpy().astype(float)
 
 
 def _best(runs: Sequence[tuple[PyroSVI, int]], seconds: float) -> Draws:

@@ -162,7 +162,7 @@ def of_set(verdict: str, kinds: dict[str, float], arrangement: str, gain: float,
         f" (merge {kinds['merge']:.2f}, weight {kinds['weight']:.2f}, decouple {kinds['decouple']:.2f}, "
         f"mixed {kinds['mixed']:.2f}); the best guess is {arrangement}.",
     }
-    if not np.isfinite(gain):
+    if not np.isfinite(gain) or max(abs(gain), se) < 0.05:  # with an identity trunk, heads alone are decoupled
         return forms[verdict]
     better = "better" if gain >= 0 else "worse"
     return (

@@ -229,6 +229,15 @@ def test_help_that_goes_one_way_is_said(gains, helped) -> None:
         assert "explain 90% of it from 20 cells, 12% of b from 2,000." in why
 
 
+@pytest.mark.parametrize(("gain", "se", "said"), [
+    (3.0, 1.0, "better by 3.0 ± 1.0 nats"), (-3.0, 1.0, "worse by 3.0 ± 1.0 nats"), (0.0, 0.0, ""), (np.nan, 1.0, ""),
+])
+def test_the_answer_says_what_it_gains(gain, se, said) -> None:
+    kinds = dict.fromkeys(("merge", "weight", "decouple", "mixed"), 0.25)
+    text = reasons.of_set("decouple", kinds, "{a} | {b}", gain, se, "5-fold refits")
+    assert said in text and ("unseen cells" in text) == bool(said)
+
+
 def test_trunks_in_common_are_scored_once() -> None:
     """Task c is alone in both arrangements: the luckier of its two runs counts for both."""
     one, two = trial(PAIR, [5.0, 5.0, -13.0]), trial(APART, [1.0, 1.0, 2.0])

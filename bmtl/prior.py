@@ -77,8 +77,8 @@ def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0
     return from_dict(
         {
             "prior": {name: value[None] for name, value in sites.items()},
-            "prior_predictive": {label: value[None] for label, value in zip(labels, replicated, strict=True)},
-            "observed_data": dict(zip(labels, tasks.y, strict=True)),
+            "prior_predictive": dict(zip(labels, trees.typed(tasks, [own[None] for own in replicated]), strict=True)),
+            "observed_data": dict(zip(labels, trees.typed(tasks, tasks.y), strict=True)),
         },
         dims=dims,
         coords=coords,

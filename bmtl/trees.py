@@ -31,6 +31,9 @@ RESERVED_END = ("_task", "_gap")
 PREDICTIVE_CELLS = 5_000_000
 """Replicated outcomes kept, over all draws: enough for any predictive check, and they are slow to draw."""
 
+LARGEST = 2.0**62
+"""Replicates from here on are no integers of 64 bits."""
+
 LIKELIHOOD_CELLS = 500_000_000
 """Log-likelihoods kept, over all draws: 2 GB. Of more cells the tree has none, and LOO reads a sample of them."""
 
@@ -98,8 +101,8 @@ def build(fit: Fit) -> xr.DataTree:
     coords["row"] = np.arange(tasks.n_rows)
     groups: dict[str, dict[str, Any]] = {
         "posterior": posterior,
-        "posterior_predictive": dict(zip(labels, replicated, strict=True)),
-        "observed_data": dict(zip(labels, fit.explained.y, strict=True)),
+        "posterior_predictive": dict(zip(labels, typed(fit.explained, replicated), strict=True)),
+        "observed_data": dict(zip(labels, typed(fit.explained, fit.explained.y), strict=True)),
         "constant_data": {"inputs": tasks.X, **draws.constants},
     }
     if chains * n_draws * int(np.sum(fit.explained.n_cells)) <= LIKELIHOOD_CELLS:
@@ -135,6 +138,17 @@ def predicted(
     tree = from_dict(groups, dims=dims, pred_dims=rows, coords=coords, sample_dims=["chain", "draw"])
     _name_codes(tree, tasks, ("predictions",))
     return tree
+
+
+def typed(tasks: Tasks, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Outcomes of each task, those of discrete families as integers: ArviZ tells counts by their type.
+
+    Replicates that overflow stay what they are.
+    """
+    return [
+        own.astype(np.int64) if not family.valid(np.array([0.5])).any() and np.all(np.abs(own) < LARGEST) else own
+        for family, own in zip(tasks.families, values, strict=True)
+    ]
 
 
 def _predictors(tasks: Tasks) -> list[str]:

@@ -154,6 +154,8 @@ def test_tree(drawn, five) -> None:
         np.testing.assert_array_equal(tree["observed_data"][name], five.y[t])
         replicated = tree["posterior_predictive"][name].values
         assert five.families[t].valid(replicated).all()
+        kind = "f" if five.families[t].name in ("gaussian", "student_t") else "i"
+        assert replicated.dtype.kind == tree["observed_data"][name].dtype.kind == kind
     assert list(tree["posterior"]["noise"].coords["noise_task"].values) == ["size", "tail", "burst"]
     np.testing.assert_array_equal(tree["constant_data"]["inputs"], five.X)
 

@@ -92,7 +92,7 @@ class Advice:
 
         Parameters
         ----------
-        *results : Restarts, Capacity, Conflict, Trajectory, Drift
+        *results : Restarts, Capacity, Conflict, Trajectory, Branching, Drift
             Results of `bmtl.diagnostics`, or anything with their method ``findings``.
 
         Raises
@@ -168,7 +168,9 @@ class Advice:
              "se_gain", "noise"]
         ]
         def filled(line: str, further: str = "  ") -> str:
-            return textwrap.fill(line, 116, initial_indent="  ", subsequent_indent=further)
+            return textwrap.fill(
+                line, 116, initial_indent="  ", subsequent_indent=further, break_on_hyphens=False
+            )
 
         notes = [self.reason, *(f"WARNING: {warning}" for warning in self.warnings)]
         lines = [

@@ -77,7 +77,7 @@ def _decouple(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
 
 def _undecided(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
     weak = [
-        f"{name} depends on the inputs only weakly (probability of any dependence {screen.signal[t]:.2f})"
+        f"If at all, {name} depends on the inputs only weakly (probability of any dependence {screen.signal[t]:.2f})."
         for name, t in ((a, pair.a), (b, pair.b))
         if screen.signal[t] < 0.9
     ]
@@ -85,7 +85,7 @@ def _undecided(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
         f"The data cannot tell: merge {pair.p_merge:.2f}, weight {pair.p_weight:.2f}, decouple {pair.p_decouple:.2f}, "
         f"from {pair.n_a} and {pair.n_b} cells."
     )
-    return [text, *(f"{own[0].upper()}{own[1:]}." for own in weak)]
+    return [text, *weak]
 
 
 def _gains(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
@@ -99,8 +99,8 @@ def _gains(pair: PairEvidence, a: str, b: str, screen: Screen) -> list[str]:
         own, theirs = (f"{screen.r2[t]:.0%}" for t in (helped[1], other[1]))
         cells = {pair.a: pair.n_a, pair.b: pair.n_b}
         parts.append(
-            f"The help goes one way, to {helped[0]}: its inputs explain {own} of it from {cells[helped[1]]:,} cells, "
-            f"{theirs} of {other[0]} from {cells[other[1]]:,}."
+            f"Measurable help goes one way, to {helped[0]}: its inputs explain {own} of it from {cells[helped[1]]:,} "
+            f"cells, {theirs} of {other[0]} from {cells[other[1]]:,}."
         )
     return parts
 
@@ -162,11 +162,12 @@ def of_set(verdict: str, kinds: dict[str, float], arrangement: str, gain: float,
         f" (merge {kinds['merge']:.2f}, weight {kinds['weight']:.2f}, decouple {kinds['decouple']:.2f}, "
         f"mixed {kinds['mixed']:.2f}); the best guess is {arrangement}.",
     }
-    if not np.isfinite(gain):
+    if not np.isfinite(gain) or max(abs(gain), se) < 0.05:  # with an identity trunk, heads alone are decoupled
         return forms[verdict]
+    better = "better" if gain >= 0 else "worse"
     return (
-        f"{forms[verdict]} Against a trunk each, it predicts unseen cells better by {gain:+.1f} ± {se:.1f} nats in all "
-        f"({evidence})."
+        f"{forms[verdict]} Against a trunk each, it predicts unseen cells {better} by {abs(gain):.1f} ± {se:.1f} nats "
+        f"in all ({evidence})."
     )
 
 

@@ -55,7 +55,7 @@ def fit(options: Namespace) -> None:
     settings = _settings(options)
     try:
         model = model_class(options.model)(trunk=_trunk(options))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"--model: {error}") from error
     _check_places(options.report, options.save)
     frame = tables.read(options.data)
@@ -216,10 +216,12 @@ def _once(pairs: list[tuple[str, Any]], option: str) -> dict[str, Any]:
 
 
 def _check_places(*paths: Path | None) -> None:
-    """Raise `OSError` if a file to be written has no folder: better now than after the fit."""
+    """Raise `OSError` if a file to be written has no folder or is one: better now than after the fit."""
     for path in paths:
         if path is not None and not path.resolve().parent.is_dir():
             raise OSError(f"no such folder: {path.parent}")
+        if path is not None and path.is_dir():
+            raise OSError(f"{path} is a folder, not a file to be written")
 
 
 def _write(options: Namespace, write: Callable[[Path], None], found: bmtl.Fit) -> None:

@@ -6,15 +6,24 @@ import argparse
 import csv
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bmtl._version import __version__
 
-FAMILIES = (
-    "gaussian", "student_t", "laplace", "lognormal", "gamma", "beta", "bernoulli", "binomial", "categorical", "ordinal",
-    "poisson", "negative_binomial", "zero_inflated_poisson",
-)
+SUPPORTS = {
+    "any number": ("gaussian", "student_t", "laplace"),
+    "above 0": ("lognormal", "gamma"),
+    "between 0 and 1": ("beta",),
+    "0 or 1": ("bernoulli",),
+    "successes, with the trials as --exposure": ("binomial",),
+    "labels": ("categorical", "ordinal"),
+    "counts": ("poisson", "negative_binomial", "zero_inflated_poisson"),
+}
+"""What outcomes may be, and their families."""
+
+FAMILIES = tuple(chain.from_iterable(SUPPORTS.values()))
 METHODS = ("svi", "nuts", "map")
 TRUNKS = ("mlp", "fourier", "identity")
 
@@ -40,9 +49,9 @@ Predict the outcomes of a saved fit at new inputs. For each outcome there is a c
 own units, and two with an interval for a new observation (NAME_low, NAME_high). Of a yes/no outcome the expected value
 is its probability, with an interval for that; outcomes with labels have such a column for each (NAME[label])."""
 
-FAMILY_HELP = f"""\
-families: {", ".join(FAMILIES[:6])}, {", ".join(FAMILIES[6:10])},
-{", ".join(FAMILIES[10:])}"""
+FAMILY_HELP = "\n".join(
+    ["families, by what an outcome may be:", *(f"  {own}: {', '.join(names)}" for own, names in SUPPORTS.items())]
+)
 
 EXAMPLES = {
     "advise": """\
@@ -97,7 +106,8 @@ def parser() -> argparse.ArgumentParser:
     how = fit.add_argument_group("how")
     how.add_argument(
         "--model", default="SharedTrunk",
-        help="SharedTrunk (default), Decoupled (nothing is shared), Merged (one function) or another that is installed",
+        help="SharedTrunk (default), Decoupled (nothing is shared), Merged (one function) or another installed one "
+        "with a trunk",
     )
     _method(how)
     _results(fit, "the fit")
@@ -166,7 +176,7 @@ def _method(how: Any) -> None:
         "--set", action="append", default=[], type=_setting, metavar="OPTION=VALUE", dest="settings",
         help="an option of the method: restarts=1, draws=2000, chains=2, ...",
     )
-    how.add_argument("--engine", choices=("auto", "numpyro", "pyro"), default="auto")
+    how.add_argument("--engine", choices=("auto", "numpyro", "pyro"), default="auto", help="default: whichever suits")
     how.add_argument("--seed", type=int, default=0, help="same seed, same numbers; default 0")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,10 @@ def read(path: str) -> pd.DataFrame:
         return pd.read_csv(path, sep="\t" if set(suffixes) & set(TABS) else ",")
     except FileNotFoundError:
         raise TaskError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise TaskError(f"{path} is a folder, not a table") from None
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{called(path)} is not text in UTF-8 ({error.reason}): save it as UTF-8") from error
     except (OSError, ValueError, ImportError) as error:
         raise TaskError(f"{called(path)} cannot be read: {error}") from error
 
@@ -63,7 +68,7 @@ def of_file(path: str) -> Iterator[None]:
     try:
         yield
     except TaskError as error:
-        rows = " (row 0 is the first below the header)" if "row " in str(error) or "rows " in str(error) else ""
+        rows = " (row 0 is the first below the header)" if re.search(r"\brows? \d", str(error)) else ""
         raise TaskError(f"{called(path)}: {error}{rows}") from error
 
 

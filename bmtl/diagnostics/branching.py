@@ -130,9 +130,8 @@ class Branching:
         for t, (name, count) in enumerate(zip(self.names, self.shares(best), strict=True)):
             gain = signed(*gains[t])
             found.append(Finding("branching", (name,), (
-                f"In the best refit {name} shares the first {count} of {self.layers} layers (probability "
-                f"{depths[t, count]:.2f} by the search); against sharing all it gains {gain} nats a held-out "
-                "cell."
+                f"In the best refit {name} shares {self._layers(count)} (probability {depths[t, count]:.2f} by the "
+                f"search); against sharing all it gains {gain} nats a held-out cell."
             )))
         by_depth = np.array([own.depth for own in self.options])
         for a, b in combinations(range(len(self.names)), 2):
@@ -140,10 +139,16 @@ class Branching:
             common = np.minimum(by_depth[:, None], by_depth) == count
             p = np.einsum("ro,rp,op->r", self.posterior[:, a], self.posterior[:, b], common).mean()
             found.append(Finding("branching", (self.names[a], self.names[b]), (
-                f"{self.names[a]} and {self.names[b]} share the first {count} of {self.layers} layers with each other "
-                f"in the best refit (probability {p:.2f} by the search)."
+                f"{self.names[a]} and {self.names[b]} share {self._layers(count)} with each other in the best refit "
+                f"(probability {p:.2f} by the search)."
             )))
         return found
+
+    def _layers(self, count: int) -> str:
+        """The first so many of them, in words."""
+        if count in (0, self.layers):
+            return "all layers" if count else "no layer"
+        return f"the first {count} of {self.layers} layers"
 
     def plot(self) -> Figure:
         """Posterior of the number of layers that each task shares, with the best refit marked."""

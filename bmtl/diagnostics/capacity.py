@@ -139,15 +139,16 @@ def _said(row: Any, own: pd.DataFrame) -> str:
 
     first, last = int(own["width"].iloc[0]), int(own["width"].iloc[-1])
     if pd.isna(row.width):
-        return f"Sharing costs {row.task} {at(last)}, the widest that was tried."
+        return f"Sharing harms {row.task} even at the widest trunk: {at(last)}."
     if row.competes:
         worst = int(own.loc[own["gap"] == own["gap"].min(), "width"].iloc[0])
         return (
-            f"{row.task} competes for a narrow trunk: sharing costs it {at(worst)}, and nothing clear from width "
+            f"{row.task} competes for a narrow trunk: sharing harms it ({at(worst)}), but not measurably from width "
             f"{row.width} on ({at(int(row.width))}). Widen before you decouple."
         )
-    effect = "helps" if row.helps else "neither helps nor harms"
-    return f"Sharing {effect} {row.task} at the widest trunk ({at(last)}; {at(first)}), and harms it at no width."
+    effect = "helps" if row.helps else "neither measurably helps nor harms"
+    text = f"Sharing {effect} {row.task} at the widest trunk ({at(last)}; {at(first)})"
+    return f"{text}, and harms it measurably at no width."
 
 
 def capacity(

@@ -48,15 +48,19 @@ def capacity(found: Capacity) -> Figure:
     """Gap of sharing over widths, with two standard errors."""
     with matplotlib.rc_context(STYLE):
         fig, (ax,) = _axes("One trunk for all against one each")
-        for name, own in list(found.table().groupby("task", sort=False))[:MOST_LINES]:
-            ax.errorbar(own["width"], own["gap"], 2 * own["se"], marker="o", markersize=3, label=label(str(name)))
+        tasks = list(found.table().groupby("task", sort=False))[:MOST_LINES]
+        for t, (name, own) in enumerate(tasks):
+            beside = 1.04 ** (t - (len(tasks) - 1) / 2)  # or error bars hide each other
+            ax.errorbar(
+                beside * own["width"], own["gap"], 2 * own["se"], marker="o", markersize=3, label=label(str(name)),
+            )
         ax.axhline(0, color=INK, linewidth=0.9)
         ax.set_xscale("log", base=2)
         ax.set_xticks(found.widths, [str(width) for width in found.widths])
         ax.minorticks_off()
         ax.set_xlabel("width of the trunk")
         ax.set_ylabel("gain by sharing, nats a held-out cell")
-        fig.legend(loc="outside lower center", ncols=3)
+        fig.legend(loc="outside lower center", ncols=2)
     return fig
 
 
@@ -71,7 +75,7 @@ def conflict(found: Conflict) -> Figure:
         ax.set_ylim(-1.05, 1.05)
         ax.set_xlabel("epoch")
         ax.set_ylabel("cosine")
-        fig.legend(loc="outside lower center", ncols=3)
+        fig.legend(loc="outside lower center", ncols=2)
     return fig
 
 

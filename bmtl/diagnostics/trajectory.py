@@ -137,7 +137,7 @@ class Trajectory:
 def _said(row: Any) -> str:
     """A row of the summary in words."""
     says = {"helps": "generalises better when shared", "hurts": "generalises worse when shared",
-            "undecided": "generalises alike, shared or not"}
+            "undecided": "generalises neither measurably better nor worse when shared"}
     return (
         f"At equal training loss ({row.train:.2f}) {row.task} {says[row.says]}: sharing gains "
         f"{signed(row.transfer, row.se)} nats a held-out cell."

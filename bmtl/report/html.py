@@ -71,6 +71,10 @@ def render(advice: Advice) -> str:
         in_words=words.in_words(advice.arrangement),
         checks=failed_first(advice.fit.checks),
         effects=advice.effects,
+        settings={
+            "evidence": advice.evidence, "time taken": words.duration(advice.seconds), **advice.fit.summary(),
+            **advice.versions,
+        },
     )
 
 
@@ -137,8 +141,7 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., Any]] = {
-        "number": words.number, "percent": words.percent, "duration": words.duration,
-        "correlation": words.correlation,
+        "number": words.number, "percent": words.percent, "correlation": words.correlation,
     }
     made.filters.update(filters)
     made.globals.update(with_se=words.with_se, interval=words.interval)

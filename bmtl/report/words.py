@@ -34,10 +34,10 @@ def number(value: float, digits: int = 3) -> str:
     value = float(value)
     if not math.isfinite(value):
         return NONE
+    mantissa, power = f"{value:.{digits - 1}e}".split("e")
     if value and not 1e-4 <= abs(value) < 1e6:
-        mantissa, power = f"{value:.{digits - 1}e}".split("e")
         return minus(mantissa) + " × 10" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
+    decimals = max(digits - 1 - int(power), 0) if value else 0
     text = minus(f"{value:.{decimals}f}")
     return text.rstrip("0").rstrip(".") if "." in text and abs(value) >= 1e3 else text
 

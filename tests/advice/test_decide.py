@@ -224,9 +224,18 @@ def test_help_that_goes_one_way_is_said(gains, helped) -> None:
     pair = dataclasses.replace(base.pairs[0], gain_a=gains[0], se_a=1.0, gain_b=gains[1], se_b=1.0, n_a=20, n_b=2000)
     screened = Screen([pair], np.ones(2), np.array([0.9, 0.123]))
     why = reasons.of_pair(pair, "weight", ["a", "b"], ["x"], screened)
-    assert ("The help goes one way, " + helped in why) == bool(helped)
+    assert ("Measurable help goes one way, " + helped in why) == bool(helped)
     if helped == "to a":
         assert "explain 90% of it from 20 cells, 12% of b from 2,000." in why
+
+
+@pytest.mark.parametrize(("gain", "se", "said"), [
+    (3.0, 1.0, "better by 3.0 ± 1.0 nats"), (-3.0, 1.0, "worse by 3.0 ± 1.0 nats"), (0.0, 0.0, ""), (np.nan, 1.0, ""),
+])
+def test_the_answer_says_what_it_gains(gain, se, said) -> None:
+    kinds = dict.fromkeys(("merge", "weight", "decouple", "mixed"), 0.25)
+    text = reasons.of_set("decouple", kinds, "{a} | {b}", gain, se, "5-fold refits")
+    assert said in text and ("unseen cells" in text) == bool(said)
 
 
 def test_trunks_in_common_are_scored_once() -> None:

@@ -169,23 +169,35 @@ def test_a_cell_that_is_no_number_does_not_make_levels_of_the_others(
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "no such file: "), ("", "cannot be read: No columns"), ('a,b\n"1,2\n', "cannot be read: ")],
+    [
+        (None, "no such file: "), ("", "cannot be read: No columns"), ('a,b\n"1,2\n', "cannot be read: "),
+        ("a,b,Größe\n1,2,3\n", "is not text in UTF-8"), ("a,b\n", "has no rows"),
+    ],
 )
 def test_unreadable_tables(
     content: str | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.csv"
     if content is not None:
-        path.write_text(content)
+        path.write_text(content, encoding="latin-1")
     assert main(["fit", str(path), "--input", "a", "--output", "b:gaussian"]) == 1
     line = said(capsys)
-    assert complaint in line and str(path) in line
+    assert complaint in line and str(path) in line and "row 0" not in line
 
 
-def test_places_are_looked_at_before_anything_is_fitted(table: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--input", "age", "--output", "cost:gaussian", "--save", "/nowhere/at/all/fit.nc"]
-    assert main(["fit", table, *words]) == 1
+def test_a_folder_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(tmp_path), "--input", "a", "--output", "b:gaussian"]) == 1
+    assert said(capsys) == f"bmtl: error: {tmp_path} is a folder, not a table"
+
+
+def test_places_are_looked_at_before_anything_is_fitted(
+    table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", table, "--input", "age", "--output", "cost:gaussian"]
+    assert main([*words, "--save", "/nowhere/at/all/fit.nc"]) == 1
     assert said(capsys) == "bmtl: error: no such folder: /nowhere/at/all"
+    assert main([*words, "--report", str(tmp_path)]) == 1
+    assert said(capsys) == f"bmtl: error: {tmp_path} is a folder, not a file to be written"
 
 
 def test_not_a_fit(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

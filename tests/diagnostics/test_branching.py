@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -119,6 +120,10 @@ def test_layers_that_one_task_alone_goes_through_are_not_shared() -> None:
     assert (u.tasks, v.tasks, pair.tasks) == (("u",), ("v",), ("u", "v"))
     assert "u shares the first 1 of 2 layers (probability 0.50" in u.says
     assert "share the first 1 of 2 layers with each other in the best refit (probability 0.50" in pair.says
+    alone = replace(found, pointwise=[found.pointwise[0], found.pointwise[2], found.pointwise[1]])
+    assert all("no layer" in own.says for own in alone.findings())
+    together = replace(found, pointwise=[*found.pointwise[:2], found.pointwise[1]])
+    assert all("all layers" in own.says for own in together.findings())
 
 
 def test_likeliest_choices_come_first() -> None:

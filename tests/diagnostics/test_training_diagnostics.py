@@ -271,9 +271,10 @@ def test_findings_are_sentences_with_the_figures() -> None:
     assert "3 pairs of runs, 1 tie" in traded.says
     competing, still = two_widths([[-0.5, -0.5], [0.0, -0.25]]).findings()
     assert competing.tasks == ("u",) and "−0.5000 ± 0.0025 nats" in competing.says and "width 4 on" in competing.says
-    assert "costs v −0.2500 ± 0.0025 nats a held-out cell at width 4" in still.says
+    assert "harms v even at the widest trunk: −0.2500 ± 0.0025 nats a held-out cell at width 4" in still.says
     helped, indifferent = two_widths([[0.0, 0.0], [0.3, 0.0]]).findings()
-    assert "helps u" in helped.says and "+0.3000" in helped.says and "neither helps nor harms v" in indifferent.says
+    assert "helps u" in helped.says and "+0.3000" in helped.says
+    assert "neither measurably helps nor harms v" in indifferent.says
     g = np.array([[3.0, 4.0], [-6.0, -8.0]])
     (opposed,) = Conflict(("a", "b"), (0, 5), (0,), np.stack([g @ g.T] * 2)[:, None]).findings()
     assert opposed.tasks == ("a", "b")

@@ -15,7 +15,7 @@ import pytest
 
 from bmtl.arrangement import Arrangement
 from bmtl.findings import Finding
-from bmtl.report import html
+from bmtl.report import html, words
 
 VOID = {"meta", "link", "img", "br"}
 HOSTILE = '<img src=x onerror="alert(1)">&amp; "quoted" \'{{ 7 * 7 }}\' $x_1$ </script></style>'
@@ -87,6 +87,18 @@ def test_the_answer_comes_first(advice: SimpleNamespace) -> None:
     assert "“systolic blood pressure” with the sign flipped" in head
     assert "On its own: “hospital nights (permuted)”." in head
     assert "converge" not in head
+
+
+def test_every_task_has_its_part(advice: SimpleNamespace) -> None:
+    page = Page(html.render(advice))
+    assert page.text["h3"] == advice.tasks["task"].tolist()
+    for own, (_, row) in zip(page.text["article"], advice.tasks.iterrows(), strict=True):
+        assert row["why"] in own and (row["checks"] == "ok") == ("Check:" not in own)
+        for name in ("decoupled", "weighted", "merged", "recommended"):
+            assert words.with_se(row[f"elpd_{name}"], row[f"se_{name}"]) in own
+        gain = advice.differences.query("task == @row.task and arrangement == 'merged'").iloc[0]
+        assert f"({words.with_se(gain['difference'], gain['se'], signed=True)})" in own
+        assert words.interval(*row[["weight", "weight_low", "weight_high"]]) in own
 
 
 def test_every_picture_says_what_it_shows(advice: SimpleNamespace) -> None:
@@ -181,7 +193,7 @@ def test_failure_to_render_writes_nothing(advice: SimpleNamespace, tmp_path: Pat
 
 
 def test_findings_have_a_section_where_there_are_any(advice: SimpleNamespace) -> None:
-    assert "findings" not in html.render(advice)
+    assert 'id="findings"' not in html.render(advice)
     names = advice.tasks["task"].tolist()
     advice.findings = (Finding("conflict", (names[0], names[1]), f"They pull apart. {HOSTILE}"),)
     page = Page(html.render(advice))

@@ -16,6 +16,7 @@ from bmtl.report.style import COLOURS, ink_on, label, minus
     [
         (0.0, "0"), (1.2345, "1.23"), (-0.012345, "−0.0123"), (123.4, "123"), (12345.6, "12346"),
         (1.5e-7, "1.50 × 10⁻⁷"), (-2.5e9, "−2.50 × 10⁹"), (math.nan, "–"), (math.inf, "–"),
+        (0.9997, "1.00"), (9.999, "10.0"),
     ],
 )
 def test_number(value: float, text: str) -> None:

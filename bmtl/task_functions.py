@@ -46,7 +46,7 @@ def relations(model: Model, tasks: Tasks, sites: Sites, prob: float = 0.89) -> p
     a, b = np.triu_indices(tasks.n_tasks, 1)
     grams = _read(model, design, sites, _x(tasks), _gram)
     correlation = np.concatenate([_correlations(own, plan, a, b) for own in grams])
-    offer = getattr(getattr(model, "relation", None), "pairs", lambda *_: {})
+    offer: Callable[..., Any] = getattr(getattr(model, "relation", None), "pairs", lambda *_: {})
     offered = {"together": np.full((len(plan.task_of),) * 2, np.nan)} | _means(offer, sites, plan)
     low, high = np.quantile(correlation, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
     known = ~np.isnan(low)

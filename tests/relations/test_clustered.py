@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from numpyro.handlers import seed, substitute, trace
 from scipy import stats
 
@@ -269,6 +271,50 @@ def test_puts_tasks_together_that_belong_together() -> None:
     same = np.array([group[number[a]] == group[number[b]] for a, b in zip(table.task_a, table.task_b, strict=True)])
     assert np.all(table["together"][same] > 0.8) and np.all(table["together"][~same] < 0.2)
     assert np.all(table["correlation"][same] > 0.6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "options"), [("numpyro", {}), ("pyro", {"restarts": 1, "max_steps": 5000})])
+def test_finds_the_clusters_of_many_tasks(engine, options) -> None:
+    """Four groups of ten tasks, at right angles to each other."""
+    rng = np.random.default_rng(0)
+    group = np.arange(40) % 4
+    X, centre = rng.normal(size=(200, 4)), 2.0 * np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    W = np.sqrt(0.95) * centre[group] + np.sqrt(0.05) * rng.normal(size=(40, 4))
+    tasks = bmtl.Tasks.from_arrays(X, X @ W.T / 2.0 + 0.5 * rng.normal(size=(200, 40)), ["gaussian"] * 40)
+    with warnings.catch_warnings():
+        # Pyro has found them long before its ELBO has settled.
+        warnings.simplefilter("ignore" if options else "error", bmtl.ConvergenceWarning)
+        fit = bmtl.fit(SharedTrunk(Identity(), Clustered()), tasks, engine=engine, device="cpu", seed=0, **options)
+    together = fit.relations()["together"].to_numpy()
+    a, b = np.triu_indices(40, 1)
+    same = group[a] == group[b]
+    assert np.all(together[same] > 0.9) and np.all(together[~same] < 0.1)
+
+
+@pytest.mark.slow
+def test_both_ways_agree() -> None:
+    """Five tasks whose clusters are in doubt: the same probabilities, to the Monte Carlo error of two samples."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(25, 3))
+    W = rng.normal(size=(2, 3))[[0, 0, 0, 1, 1]] + 0.3 * rng.normal(size=(5, 3))
+    tasks = bmtl.Tasks.from_arrays(X, X @ W.T + 2.5 * rng.normal(size=(25, 5)), ["gaussian"] * 5)
+    pairs, means, errors = np.triu_indices(5, 1), [], []
+    for exact in (True, False):
+        relation = Clustered(exact=exact)
+        fit = bmtl.fit(
+            SharedTrunk(Identity(), relation), tasks, method="nuts", seed=0, warmup=500, draws=1000, target_accept=0.95
+        )
+        assert fit.converged
+        found = relation.pairs(fit.flat, Design.of(tasks).plan(fit.arrangement))["together"][:, *pairs]
+        found = found.reshape(*fit.draws.shape, -1)
+        ess = array_stats.ess(found, method="mean", chain_axis=0, draw_axis=1)
+        assert np.all(ess > 200)
+        means.append(found.mean(axis=(0, 1)))
+        errors.append(found.std(axis=(0, 1)) / np.sqrt(ess))
+    assert np.ptp(means[0]) > 0.1
+    # And the truncation: probabilities of what is that far apart differ by half of it.
+    assert np.all(np.abs(means[0] - means[1]) < 4.0 * np.hypot(*errors) + TRUNCATION_ERROR / 2)
 
 
 @pytest.mark.parametrize(

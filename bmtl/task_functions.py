@@ -7,9 +7,8 @@ softmax of them all does not know their common level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from itertools import combinations
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bmtl import replay
+from bmtl.arrangement import Plan
 from bmtl.data import Data, Design, inputs_only
 from bmtl.engine.replay import Replay
 from bmtl.model import Model, engines, in_trunk
@@ -43,25 +43,23 @@ def relations(model: Model, tasks: Tasks, sites: Sites, prob: float = 0.89) -> p
     """How the tasks' functions relate; see `bmtl.results.Fit.relations`."""
     design = design_of(tasks)
     plan = design.plan(model.arranged(tasks.names))
-    gram = _read(model, design, sites, _x(tasks), _gram)
-    offered: dict[str, np.ndarray] = {"together": np.full((1, len(plan.task_of), len(plan.task_of)), np.nan)}
-    offered |= getattr(getattr(model, "relation", None), "pairs", lambda *_: {})(sites, plan)
-    tails = [(1 - prob) / 2, (1 + prob) / 2]
-    rows = []
-    for a, b in combinations(range(tasks.n_tasks), 2):
-        p, q = (np.flatnonzero(plan.task_of == t) for t in (a, b))
-        same = len(p) == len(q)
-        correlation = _correlation(gram, p, q) if same else np.full(len(gram), np.nan)
-        rows.append({
-            "task_a": tasks.names[a],
-            "task_b": tasks.names[b],
-            "correlation": correlation.mean(),
-            "correlation_low": np.quantile(correlation, tails[0]),
-            "correlation_high": np.quantile(correlation, tails[1]),
-            "p_negative": np.mean(correlation < 0) if same else np.nan,
-        } | {name: value[:, p, q].mean() if same else np.nan for name, value in offered.items()})
-    columns = ["task_a", "task_b", "correlation", "correlation_low", "correlation_high", "p_negative", *offered]
-    return pd.DataFrame(rows, columns=columns)
+    a, b = np.triu_indices(tasks.n_tasks, 1)
+    grams = _read(model, design, sites, _x(tasks), _gram)
+    correlation = np.concatenate([_correlations(own, plan, a, b) for own in grams])
+    offer: Callable[..., Any] = getattr(getattr(model, "relation", None), "pairs", lambda *_: {})
+    offered = {"together": np.full((len(plan.task_of),) * 2, np.nan)} | _means(offer, sites, plan)
+    low, high = np.quantile(correlation, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
+    known = ~np.isnan(low)
+    table = {
+        "task_a": np.array(tasks.names)[a],
+        "task_b": np.array(tasks.names)[b],
+        "correlation": correlation.mean(axis=0),
+        "correlation_low": low,
+        "correlation_high": high,
+        "p_negative": np.where(known, np.mean(correlation < 0, axis=0), np.nan),
+    }
+    width = np.bincount(plan.task_of)
+    return pd.DataFrame(table | {name: _by_pair(own[None], plan, a, b)[0] / width[a] for name, own in offered.items()})
 
 
 def inputs(model: Model, tasks: Tasks, sites: Sites, threshold: float = 0.1, prob: float = 0.89) -> pd.DataFrame:
@@ -71,7 +69,10 @@ def inputs(model: Model, tasks: Tasks, sites: Sites, threshold: float = 0.1, pro
     design = design_of(tasks)
     plan = design.plan(model.arranged(tasks.names))
     x = _x(tasks)
-    slopes = [_read(model, design, sites, x, _moments, direction) for direction in np.eye(x.shape[1], dtype=np.float32)]
+    slopes = [
+        np.concatenate(list(_read(model, design, sites, x, _moments, direction)))
+        for direction in np.eye(x.shape[1], dtype=np.float32)
+    ]
     label = [own for f in tasks.families for own in (f.labels if f.n_predictors > 1 else ("",))]
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     rows = []
@@ -119,11 +120,37 @@ def _head_matrix(model: Any, tasks: Tasks, sites: Sites) -> np.ndarray:
     return size[:, plan.task_of, None] * own.reshape(len(w), plan.n_heads, -1)[:, plan.head_of]
 
 
-def _correlation(gram: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def _correlations(gram: np.ndarray, plan: Plan, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Correlation over rows (and linear predictors, if there are several) per draw; 0 with a constant function."""
-    shared, one, other = (gram[:, i, j].sum(axis=-1) for i, j in ((p, q), (p, p), (q, q)))
-    size = np.sqrt(one * other)
-    return np.divide(shared, size, out=np.zeros_like(shared), where=size > 0)
+    every = np.arange(plan.task_of[-1] + 1)
+    shared, own = _by_pair(gram, plan, a, b), _by_pair(gram, plan, every, every)
+    size = np.sqrt(own[:, a] * own[:, b])
+    return np.divide(shared, size, out=0.0 * shared, where=size > 0)
+
+
+def _by_pair(values: np.ndarray, plan: Plan, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum over the linear predictors of tasks ``a`` with those of ``b``, first with first, ``draws × pairs``.
+
+    NaN where they are not as many.
+    """
+    width = np.bincount(plan.task_of)
+    first = np.cumsum(width) - width
+    out = np.where(width[a] == width[b], np.zeros((len(values), 1)), np.nan)
+    for j in range(width.max()):
+        both = (j < width[a]) & (j < width[b])
+        out[:, both] += values[:, first[a[both]] + j, first[b[both]] + j]
+    return out
+
+
+def _means(offer: Callable[..., Any], sites: Sites, plan: Plan) -> dict[str, np.ndarray]:
+    """Posterior means of what a relation knows of pairs, ``P × P``; some draws at a time."""
+    total = len(next(iter(sites.values())))
+    step = max(1, replay.CELLS_AT_ONCE // len(plan.task_of) ** 2)
+    sums: dict[str, Any] = {}
+    for start in range(0, total, step):
+        part = offer({name: value[start : start + step] for name, value in sites.items()}, plan)
+        sums = {name: sums.get(name, 0.0) + own.sum(axis=0, dtype=float) for name, own in part.items()}
+    return {name: own / total for name, own in sums.items()}
 
 
 def _gram(xp: Any, eta: Any) -> Any:
@@ -146,17 +173,15 @@ def _x(tasks: Tasks) -> np.ndarray:
 
 def _read(
     model: Model, design: Design, sites: Sites, x: np.ndarray, reader: Reader, direction: np.ndarray | None = None
-) -> np.ndarray:
-    """What the reader gives of the linear predictors, or of their derivatives in a direction; some draws at a time."""
+) -> Iterator[np.ndarray]:
+    """What the reader gives of the linear predictors, or of their derivatives in a direction, some draws at a time."""
     hashable: Any = model
     run = (_on_jax if "numpyro" in engines(model) else _on_torch)(hashable, design, reader)
     total = len(next(iter(sites.values())))
     step = int(np.clip(replay.CELLS_AT_ONCE // (max(len(design.intercept_loc), USUAL_WIDTH) * len(x)), 1, total))
-    parts = [
-        run({name: value[start : start + step] for name, value in sites.items()}, x, direction)
-        for start in range(0, total, step)
-    ]
-    return np.concatenate([np.asarray(part, dtype=float) for part in parts])
+    for start in range(0, total, step):
+        part = run({name: value[start : start + step] for name, value in sites.items()}, x, direction)
+        yield np.asarray(part, dtype=float)
 
 
 @lru_cache(maxsize=64)

@@ -114,3 +114,14 @@ def log_shares(xp: Any, stick: Any) -> Any:
     none = xp.zeros_like(stick[..., :1])
     left = xp.concat([none, -xp.cumulative_sum(stick, axis=-1)], axis=-1)
     return left + xp.concat([xp.log(-xp.expm1(-stick)), none], axis=-1)
+
+
+def heads_of_trunks(plan: Plan) -> list[np.ndarray]:
+    """Indices of each trunk's heads, which follow one another."""
+    return [np.flatnonzero(plan.trunk_of_head == trunk) for trunk in range(plan.n_trunks)]
+
+
+def log_sum_exp(xp: Any, values: Any) -> Any:
+    """Log of the sum of exponentials over the last dimension."""
+    largest = xp.max(values, axis=-1, keepdims=True)
+    return xp.log(xp.sum(xp.exp(values - largest), axis=-1)) + largest[..., 0]

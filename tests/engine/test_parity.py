@@ -35,6 +35,7 @@ MODELS = {
     "sparse": lambda trunk, names: SharedTrunk(trunk, Sparse(), arrangement=mixed(names)),
     "low rank": lambda trunk, names: SharedTrunk(trunk, LowRank(), arrangement=mixed(names)),
     "clustered": lambda trunk, names: SharedTrunk(trunk, Clustered(), arrangement=mixed(names)),
+    "clustered, centres": lambda trunk, names: SharedTrunk(trunk, Clustered(exact=False), arrangement=paired(names)),
     "decoupled": lambda trunk, names: Decoupled(trunk),
     "merged": lambda trunk, names: Merged(trunk, flipped=names[1:2]),
 }
@@ -57,6 +58,11 @@ def mixed(names: tuple[str, ...]) -> Arrangement:
         return Arrangement((((names[2], names[0]),), ((names[1],),)), frozenset({names[2]}))
     a, b, c, d, e = names
     return Arrangement((((e, a), (c,)), ((d, b),)), frozenset({a, d}))
+
+
+def paired(names: tuple[str, ...]) -> Arrangement:
+    """Two trunks, the first with two heads."""
+    return Arrangement((tuple((name,) for name in names[:2]), (names[2:],)), frozenset(names[-1:]))
 
 
 def assert_close(value, expected) -> None:

@@ -24,6 +24,7 @@ MODELS = {
     "sparse": SharedTrunk(Identity(), Sparse()),
     "low rank": SharedTrunk(MLP((4,), "relu"), LowRank()),
     "clustered": SharedTrunk(Linear(2), Clustered()),
+    "clustered, centres": SharedTrunk(Linear(2), Clustered(exact=False)),
     "own layers": SharedTrunk(MLP((3,)), head_widths=(2,)),
 }
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
@@ -52,8 +53,6 @@ def folds(tasks, n: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("layout", ["wide", "wide, all labels", "long"])
 def test_batched_log_density_equals_the_loop(model, layout, five, seven, grouped) -> None:
     tasks = {"wide": five, "wide, all labels": seven, "long": grouped("gaussian")}[layout]
-    if layout == "wide, all labels" and isinstance(model.relation, Clustered):
-        model = SharedTrunk(Linear(2), Clustered(clusters=2))
     design = Design.of(tasks)
     values = {name: torch.as_tensor(own) for name, own in arrays(tasks, design).items()}
     masks = {name: torch.as_tensor(own) for name, own in folds(tasks, 3).items()}

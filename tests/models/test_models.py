@@ -38,6 +38,7 @@ MODELS = {
     "sparse identity": SharedTrunk(Identity(), Sparse(1.5)),
     "low rank tanh": SharedTrunk(MLP((4,)), LowRank(), arrangement=MIXED),
     "clustered linear": SharedTrunk(Linear(2), Clustered(3, 0.5)),
+    "clustered around centres": SharedTrunk(Linear(2), Clustered(exact=False), arrangement=MIXED),
     "decoupled tanh": Decoupled(MLP((4,))),
     "merged fourier": Merged(Fourier(8), flipped=("any",)),
 }

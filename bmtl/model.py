@@ -122,7 +122,7 @@ def _of_rows(e: Any, data: Data, values: Any, dims: int = 0) -> Any:
     if data.segment is None:
         return e.take(values, data.task, -1 - dims)
     own = e.take(values, data.segment, -1 - dims)
-    at, size = own.ndim - dims, len(data.task) // len(data.segment)
+    at, size = own.ndim - dims, data.x.shape[0] // data.segment.shape[0]
     every = e.xp.broadcast_to(e.xp.expand_dims(own, axis=at), (*own.shape[:at], size, *own.shape[at:]))
     return e.xp.reshape(every, (*own.shape[: at - 1], -1, *own.shape[at:]))
 

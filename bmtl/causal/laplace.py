@@ -260,7 +260,7 @@ class Robust(Model):
         sigma = float(np.sqrt(variance))
         u = (self.z - X @ beta) / sigma
         penalty = float(precision @ beta**2) / variance
-        log_joint = float(np.sum(self.family.log_prob(u, 0.0, 1.0))) - n * log(sigma)
+        log_joint = float(np.sum(self.family.log_prob(u, np.zeros(n), 1.0))) - n * log(sigma)
         log_joint += 0.5 * float(np.sum(np.log(precision / variance) - LOG_2PI)) - 0.5 * penalty
         log_joint += log(2.0) + 0.5 * freedom * log(PRECISION / 2) - lgamma(freedom / 2) - freedom * log(sigma)
         log_joint -= 0.5 * PRECISION / variance

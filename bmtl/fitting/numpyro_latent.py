@@ -17,7 +17,7 @@ from numpyro.infer.util import potential_energy
 from bmtl.data import Data, Design
 from bmtl.engine.numpyro import NumPyroEngine
 
-ONCE = {"xla_backend_optimization_level": 0}
+ONCE: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 """How a program that runs once is compiled: optimising it takes longer than running it."""
 
 

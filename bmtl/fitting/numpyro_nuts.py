@@ -64,12 +64,12 @@ def run(
     """
     progress = progress or Progress(False)
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
-    arrays = {**values, **design.priors()}
+    arrays: dict[str, Any] = {**values, **design.priors()}
     segments = packed(values["task"]) if "task" in values and not settings.marginal else None
     out = []
     for own in each or [{}]:
         start = time.perf_counter()
-        every = arrays | own
+        every = {**arrays, **own}
         if segments is not None:
             every = pack(every, segments[0]) | {"segment": segments[1]}
         held: dict[str, Any] = {name: jnp.asarray(value) for name, value in every.items()}

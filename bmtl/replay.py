@@ -22,7 +22,7 @@ from bmtl.model import Model, engines, explained
 from bmtl.tasks import Tasks
 
 CELLS_AT_ONCE = 4_000_000
-"""Draws × tasks × rows held in memory at a time."""
+"""Draws × linear predictors held in memory at a time."""
 
 Reader = Callable[[Any, Block, Any], Any]
 """Takes engine, block and a random key; gives an array with draws in front. The engine holds what was replayed."""
@@ -45,7 +45,8 @@ def read(
         Which draws, which block, and what the reader gave for them.
     """
     total = len(next(iter(sites.values())))
-    step = int(np.clip(CELLS_AT_ONCE // max(design.n_tasks * len(values["x"]), 1), 1, total))
+    width = 1 if "task" in values and _one_head_a_row(model, design) else design.n_tasks
+    step = int(np.clip(CELLS_AT_ONCE // max(width * len(values["x"]), 1), 1, total))
     play = (_on_jax if "numpyro" in engines(model) else _on_torch)(model, design, values, reader)
     blocks = list(Data(design, values).blocks())
     for start in range(0, total, step):
@@ -53,6 +54,12 @@ def read(
         found = play({name: value[part] for name, value in sites.items()}, seed + start)
         for block, value in zip(blocks, found, strict=True):
             yield part, block, np.asarray(value)
+
+
+def _one_head_a_row(model: Any, design: Design) -> bool:
+    """Whether `bmtl.model.functions` computes at each row of the long layout the head of its own task alone."""
+    apart = any(getattr(model, name, ()) for name in ("head_widths", "inputs"))
+    return hasattr(model, "trunk") and not apart and design.plan(model.arranged(design.names)).n_trunks == 1
 
 
 Play = Callable[[Mapping[str, np.ndarray], int], list[Any]]

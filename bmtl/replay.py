@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 
 from bmtl.data import Block, Data, Design, arrays, inputs_only, take_rows
 from bmtl.engine.replay import Replay
+from bmtl.families import Family
 from bmtl.model import Model, engines, explained
 from bmtl.tasks import Tasks
 
@@ -178,6 +179,14 @@ def log_likelihood(
     return [value - np.float32(np.log(unit)) for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
+def log_likelihood_parts(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]
+) -> Iterator[tuple[slice, int, np.ndarray]]:
+    """`log_likelihood`, some draws at a time: which draws, which task, and ``draws × cells``."""
+    for part, t, value in _slices(model, tasks, sites, _log_prob):
+        yield part, t, value - np.float32(np.log(tasks.y_scale[t]))
+
+
 def log_predictive(
     model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray | None = None,
     fitted: Tasks | None = None,
@@ -263,16 +272,29 @@ def predict(
     group : ndarray of int, shape (rows,), optional
         Noise group of each row.
     """
-    design = design_of(tasks)
     total = len(next(iter(sites.values())))
-    both = [np.empty((total, len(x), (len(own.labels) or 1) + 1), dtype=np.float32) for own in tasks.families]
-    values = inputs_only(x, design, exposure, group)
-    for part, block, value in read(model, design, values, sites, _mean_and_new, seed):
+    new = [np.empty((total, len(x)), dtype=np.float32) for _ in tasks.families]
+    means = [np.empty((total, *mean_shape(own, len(x))), dtype=np.float32) for own in tasks.families]
+    for part, t, *found in predict_parts(model, tasks, sites, x, exposure, seed, group):
+        means[t][part], new[t][part] = found
+    return means, new
+
+
+def mean_shape(family: Family, rows: int) -> tuple[int, ...]:
+    """Shape of the mean of a family's outcomes at a draw: rows, and labels if it has them."""
+    return (rows, len(family.labels)) if family.labels else (rows,)
+
+
+def predict_parts(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int,
+    group: np.ndarray | None = None,
+) -> Iterator[tuple[slice, int, np.ndarray, np.ndarray]]:
+    """`predict`, some draws at a time: which draws, which task, and mean and new outcomes, ``draws × rows``."""
+    design = design_of(tasks)
+    for part, block, value in read(model, design, inputs_only(x, design, exposure, group), sites, _mean_and_new, seed):
         for j, t in enumerate(block.tasks):
-            both[t][part] = value[:, j]
-    back = [_in_units(tasks, t, value) for t, value in enumerate(both)]
-    means = [value[..., :-1] if own.labels else value[..., 0] for own, value in zip(tasks.families, back, strict=True)]
-    return means, [value[..., -1] for value in back]
+            own = _in_units(tasks, t, value[:, j])
+            yield part, int(t), own[..., :-1] if block.family.labels else own[..., 0], own[..., -1]
 
 
 def _in_units(tasks: Tasks, t: int, value: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ def load(path: str | Path, net: Any = None, program: Any = None) -> Fit:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         with _opened(Path(path)) as whole:
-            children = {name: whole[name] for name in READ if name in whole.children}
+            children = {name: node for name, node in whole.children.items() if name in READ}
             tree = xr.DataTree(whole.to_dataset(), children=children).load()
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a fit saved by bmtl: {error}") from error

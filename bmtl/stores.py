@@ -68,7 +68,8 @@ def write(path: Path, tree: xr.DataTree, room: xr.DataTree | None = None, parts:
     package = zarr()
     with replacing(path) as temporary:
         tree.to_zarr(temporary, mode="w", consolidated=False, **FORMAT)
-        for node in () if room is None else room.leaves:
+        room = xr.DataTree() if room is None else room
+        for node in room.children.values():
             bare = node.to_dataset().drop_vars(list(node.data_vars))
             bare.to_zarr(temporary, group=node.path, mode="a", consolidated=False, **FORMAT)
         root = package.open_group(temporary, mode="r+", **FORMAT)

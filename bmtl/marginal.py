@@ -11,7 +11,7 @@ The residual form of the quadratic keeps its precision in single precision, wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +44,7 @@ class Evidence(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Features and outcomes row by row, for trunks that change from draw to draw.
+    """Features and outcomes of tasks that share rows, for trunks that change from draw to draw.
 
     Attributes
     ----------
@@ -58,6 +58,12 @@ class Rows(NamedTuple):
     y: Any
     mask: Any
     trunk_of: np.ndarray
+
+    def cells(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features and outcomes of each task's cells."""
+        for t, i in enumerate(self.trunk_of):
+            on = np.asarray(self.mask[t]) > 0
+            yield np.asarray(self.A[i])[on], np.asarray(self.y[t])[on]
 
     def each(self, one: Any, *values: Any) -> Any:
         """``one(A of the trunk, values of its tasks)`` for all tasks; features are not repeated for each task."""
@@ -84,6 +90,52 @@ class Rows(NamedTuple):
         return self.mask * (self.y - self.each(lambda A, b: b @ A.T, beta))
 
 
+class Segments(NamedTuple):
+    """The same where each row belongs to one task: sums over segments of rows of one task, then over its segments.
+
+    Attributes
+    ----------
+    A : array, shape (segments, size, q)
+        Features of each row, on the trunk of its task.
+    y, mask : array, shape (segments, size)
+    task : array of int, shape (segments,)
+    n_tasks : int
+    """
+
+    A: Any
+    y: Any
+    mask: Any
+    task: Any
+    n_tasks: int
+
+    def cells(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Features and outcomes of each task's cells."""
+        on = np.asarray(self.mask) > 0
+        task = np.broadcast_to(np.asarray(self.task)[:, None], on.shape)[on]
+        order = np.argsort(task, kind="stable")
+        ends = np.searchsorted(task[order], np.arange(1, self.n_tasks))
+        A, y = (np.split(np.asarray(own)[on][order], ends) for own in (self.A, self.y))
+        return zip(A, y, strict=True)
+
+    def counts(self) -> Any:
+        return self._sum(self.mask.sum(axis=-1))
+
+    def gram(self) -> Any:
+        return self._sum(jnp.matmul(self.A.mT, self.mask[..., None] * self.A))
+
+    def left(self, beta: Any) -> Any:
+        return self._sum(jnp.einsum("sr,srp->sp", self._residual(beta), self.A))
+
+    def squares(self, beta: Any) -> Any:
+        return self._sum(jnp.sum(self._residual(beta) ** 2, axis=-1))
+
+    def _residual(self, beta: Any) -> Any:
+        return self.mask * (self.y - jnp.einsum("srp,sp->sr", self.A, beta[self.task]))
+
+    def _sum(self, own: Any) -> Any:
+        return jax.ops.segment_sum(own, self.task, self.n_tasks)
+
+
 class Moments(NamedTuple):
     """The same through each task's least squares, for features that are the same at every draw: rows cost nothing.
 
@@ -102,12 +154,11 @@ class Moments(NamedTuple):
     AA: Any
 
     @classmethod
-    def of(cls, rows: Rows) -> Moments:
+    def of(cls, rows: Rows | Segments) -> Moments:
         """Computed in double precision."""
         found = []
-        for t, i in enumerate(rows.trunk_of):
-            on = np.asarray(rows.mask[t]) > 0
-            A, y = np.asarray(rows.A[i], dtype=float)[on], np.asarray(rows.y[t], dtype=float)[on]
+        for own in rows.cells():
+            A, y = (value.astype(float) for value in own)
             ols = np.linalg.lstsq(A, y)[0]
             found.append((len(y), np.sum((y - A @ ols) ** 2), ols, A.T @ A))
         return cls(*(jnp.asarray(np.stack(own), dtype=jnp.float32) for own in zip(*found, strict=True)))
@@ -166,7 +217,7 @@ class Marginal:
     def program(self, e: Any) -> None:
         e.factor("evidence", self.evidence(e).log)
 
-    def _rows(self, e: Any) -> Rows:
+    def _rows(self, e: Any) -> Rows | Segments:
         """Draw the trunk."""
         data, plan = self.data, self.plan
         phi = self.model.trunk.sample(e, data.x, plan.n_trunks)
@@ -174,10 +225,13 @@ class Marginal:
         n_tasks = self.design.n_tasks
         trunk_of = plan.trunk_of_head[plan.head_of] if len(A) > 1 else np.zeros(n_tasks, dtype=int)
         (block,) = data.blocks()
+        mask = jnp.asarray(block.mask, dtype=jnp.float32)
         if data.task is None:
-            return Rows(A, block.y, jnp.asarray(block.mask, dtype=jnp.float32), trunk_of)
-        own = (data.task == np.arange(n_tasks)[:, None]) & block.mask
-        return Rows(A, jnp.broadcast_to(block.y, own.shape), jnp.asarray(own, dtype=jnp.float32), trunk_of)
+            return Rows(A, block.y, mask, trunk_of)
+        own = A[0] if len(A) == 1 else A[jnp.asarray(trunk_of)[data.task], np.arange(len(data.task))]
+        task = data.task if data.segment is None else data.segment
+        shape = len(task), -1
+        return Segments(own.reshape(*shape, own.shape[-1]), block.y.reshape(shape), mask.reshape(shape), task, n_tasks)
 
     def evidence(self, e: Any) -> Evidence:
         """Draw everything but heads and intercepts; then in closed form."""

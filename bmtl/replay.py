@@ -18,11 +18,12 @@ from scipy.special import logsumexp
 
 from bmtl.data import Block, Data, Design, arrays, inputs_only, take_rows
 from bmtl.engine.replay import Replay
+from bmtl.families import Family
 from bmtl.model import Model, engines, explained
 from bmtl.tasks import Tasks
 
 CELLS_AT_ONCE = 4_000_000
-"""Draws × tasks × rows held in memory at a time."""
+"""Draws × linear predictors held in memory at a time."""
 
 Reader = Callable[[Any, Block, Any], Any]
 """Takes engine, block and a random key; gives an array with draws in front. The engine holds what was replayed."""
@@ -45,7 +46,8 @@ def read(
         Which draws, which block, and what the reader gave for them.
     """
     total = len(next(iter(sites.values())))
-    step = int(np.clip(CELLS_AT_ONCE // max(design.n_tasks * len(values["x"]), 1), 1, total))
+    width = 1 if "task" in values and _one_head_a_row(model, design) else design.n_tasks
+    step = int(np.clip(CELLS_AT_ONCE // max(width * len(values["x"]), 1), 1, total))
     play = (_on_jax if "numpyro" in engines(model) else _on_torch)(model, design, values, reader)
     blocks = list(Data(design, values).blocks())
     for start in range(0, total, step):
@@ -53,6 +55,12 @@ def read(
         found = play({name: value[part] for name, value in sites.items()}, seed + start)
         for block, value in zip(blocks, found, strict=True):
             yield part, block, np.asarray(value)
+
+
+def _one_head_a_row(model: Any, design: Design) -> bool:
+    """Whether `bmtl.model.functions` computes at each row of the long layout the head of its own task alone."""
+    apart = any(getattr(model, name, ()) for name in ("head_widths", "inputs"))
+    return hasattr(model, "trunk") and not apart and design.plan(model.arranged(design.names)).n_trunks == 1
 
 
 Play = Callable[[Mapping[str, np.ndarray], int], list[Any]]
@@ -171,6 +179,14 @@ def log_likelihood(
     return [value - np.float32(np.log(unit)) for value, unit in zip(found, tasks.y_scale, strict=True)]
 
 
+def log_likelihood_parts(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray]
+) -> Iterator[tuple[slice, int, np.ndarray]]:
+    """`log_likelihood`, some draws at a time: which draws, which task, and ``draws × cells``."""
+    for part, t, value in _slices(model, tasks, sites, _log_prob):
+        yield part, t, value - np.float32(np.log(tasks.y_scale[t]))
+
+
 def log_predictive(
     model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], rows: np.ndarray | None = None,
     fitted: Tasks | None = None,
@@ -256,16 +272,29 @@ def predict(
     group : ndarray of int, shape (rows,), optional
         Noise group of each row.
     """
-    design = design_of(tasks)
     total = len(next(iter(sites.values())))
-    both = [np.empty((total, len(x), (len(own.labels) or 1) + 1), dtype=np.float32) for own in tasks.families]
-    values = inputs_only(x, design, exposure, group)
-    for part, block, value in read(model, design, values, sites, _mean_and_new, seed):
+    new = [np.empty((total, len(x)), dtype=np.float32) for _ in tasks.families]
+    means = [np.empty((total, *mean_shape(own, len(x))), dtype=np.float32) for own in tasks.families]
+    for part, t, *found in predict_parts(model, tasks, sites, x, exposure, seed, group):
+        means[t][part], new[t][part] = found
+    return means, new
+
+
+def mean_shape(family: Family, rows: int) -> tuple[int, ...]:
+    """Shape of the mean of a family's outcomes at a draw: rows, and labels if it has them."""
+    return (rows, len(family.labels)) if family.labels else (rows,)
+
+
+def predict_parts(
+    model: Model, tasks: Tasks, sites: Mapping[str, np.ndarray], x: np.ndarray, exposure: Any, seed: int,
+    group: np.ndarray | None = None,
+) -> Iterator[tuple[slice, int, np.ndarray, np.ndarray]]:
+    """`predict`, some draws at a time: which draws, which task, and mean and new outcomes, ``draws × rows``."""
+    design = design_of(tasks)
+    for part, block, value in read(model, design, inputs_only(x, design, exposure, group), sites, _mean_and_new, seed):
         for j, t in enumerate(block.tasks):
-            both[t][part] = value[:, j]
-    back = [_in_units(tasks, t, value) for t, value in enumerate(both)]
-    means = [value[..., :-1] if own.labels else value[..., 0] for own, value in zip(tasks.families, back, strict=True)]
-    return means, [value[..., -1] for value in back]
+            own = _in_units(tasks, t, value[:, j])
+            yield part, int(t), own[..., :-1] if block.family.labels else own[..., 0], own[..., -1]
 
 
 def _in_units(tasks: Tasks, t: int, value: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bmtl import replay, scores, task_functions, task_noise, trees
+from bmtl import replay, scores, stores, task_functions, task_noise, trees
 from bmtl._outcomes import new_exposures
 from bmtl.arrangement import Arrangement
 from bmtl.causal_fit import CausalFit
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 CHECKED_CELLS = 20
 """Cells a task, evenly spread, whose linear predictors are checked for convergence."""
+
+CHECKED_IN_ALL = 5_000
+"""Cells that are checked of all tasks together, if there are not more tasks: each costs some milliseconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +125,11 @@ class Fit(CausalFit):
             return self.draws.checked
         quantities: dict[str, np.ndarray] = {}
         if self.draws.stats:
-            some = self.tasks.keep_cells([_spread(len(rows), CHECKED_CELLS) for rows in self.tasks.rows])
+            each = max(1, min(CHECKED_CELLS, CHECKED_IN_ALL // self.tasks.n_tasks))
+            some = self.tasks.keep_cells([_spread(len(rows), each) for rows in self.tasks.rows])
             eta = replay.linear_predictor(self.model, some, self.flat, self.tasks)
-            quantities |= {f"noise of {name}": value for name, value in self.noise.items() if np.ptp(value) > 0}
+            noises = task_noise.distinct(self)
+            quantities |= {f"noise of {name}": value for name, value in noises.items() if np.ptp(value) > 0}
             quantities |= {
                 f"linear predictor of {name}": value.reshape(*self.draws.shape, -1)
                 for name, value in zip(self.tasks.names, eta, strict=True)
@@ -295,6 +300,7 @@ class Fit(CausalFit):
         exposure: float | np.ndarray | Mapping[str, Any] = 1.0,
         group: Any = None,
         seed: int | None = None,
+        store: str | Path | None = None,
     ) -> xr.DataTree:
         """Predictions at new inputs, on each outcome's own scale.
 
@@ -308,6 +314,9 @@ class Fit(CausalFit):
             Group of each row, where noises differ by group.
         seed : int, optional
             Of the drawn outcomes. Default: the fit's.
+        store : str or Path, optional
+            A zarr store to write to, some draws at a time, for more draws than fit into memory. It is there at the
+            end, and whole, or not at all; the tree reads from it what is used.
 
         Returns
         -------
@@ -323,6 +332,8 @@ class Fit(CausalFit):
         TaskError
             If the inputs are not those of the tasks, or are not finite, an exposure is not one that a task can have,
             or groups are missing or not known.
+        ImportError
+            If a store is asked for and zarr is not installed.
         """
         x = self.tasks.standardise(X_new)
         exposures = new_exposures(self.tasks, exposure, len(x))
@@ -332,9 +343,13 @@ class Fit(CausalFit):
             from bmtl.causal.fitted import predicted
 
             found = predicted(self.effects.draws, x, exposures, seed)
+        elif store is not None:
+            parts = replay.predict_parts(self.model, self.tasks, self.flat, x, exposures, seed, codes)
+            return trees.store_predicted(Path(store), self.tasks, parts, len(x), self.draws.shape)
         else:
             found = replay.predict(self.model, self.tasks, self.flat, x, exposures, seed, codes)
-        return trees.predicted(self.tasks, *found, self.draws.shape)
+        tree = trees.predicted(self.tasks, *found, self.draws.shape)
+        return tree if store is None else stores.stored(Path(store), tree)
 
     def score(self, tasks: Tasks) -> pd.DataFrame:
         """How well outcomes that the fit has not seen are predicted: a test set, a later year.
@@ -412,10 +427,18 @@ class Fit(CausalFit):
     def save(self, path: str | Path) -> None:
         """Write the fit to a netCDF file, atomically: either the whole file is there or none.
 
+        Parameters
+        ----------
+        path : str or Path
+            One that ends in ``.zarr`` becomes a zarr store (a folder), which has the log-likelihood of every cell
+            even where `data` has too many of them: it is written some draws at a time.
+
         Raises
         ------
         OSError
             If the file cannot be written.
+        ImportError
+            If it is to be a store and zarr is not installed.
         """
         from bmtl.storage import save
 
@@ -461,6 +484,8 @@ def load(path: str | Path, *, net: Any = None, program: Any = None) -> Fit:
 
     Parameters
     ----------
+    path : str or Path
+        A netCDF file, or a zarr store if it ends in ``.zarr``.
     net : torch.nn.Module, optional
         The net of a `bmtl.trunks.Module`, needed if the fit has one. What was trained is taken from the file; what was
         frozen must hold the values it had.

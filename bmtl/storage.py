@@ -1,4 +1,4 @@
-"""Fits in netCDF files: arrays and JSON, nothing executable."""
+"""Fits in netCDF files and zarr stores: arrays and JSON, nothing executable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bmtl import noise, relations, trunks
+from bmtl import noise, relations, replay, stores, trees, trunks
 from bmtl._files import replacing
 from bmtl.arrangement import Arrangement
 from bmtl.causal.edge_prior import EdgePrior
@@ -21,13 +21,16 @@ from bmtl.fitting.settings import METHODS
 from bmtl.model import specification
 from bmtl.results import Fit
 from bmtl.tasks import Tasks
-from bmtl.trees import attributes
 
 FORMAT = 1
 DERIVED = "noise"
 """The one variable of the posterior group that is not a latent site."""
 INPUTS = "inputs"
 """The one constant that is the tasks' own."""
+
+LIKELIHOOD = "log_likelihood"
+READ = ("saved_tasks", "saved_checks", "posterior", "sample_stats", "optimisation", "constant_data")
+"""Groups that a fit is made of; the others are computed from it."""
 
 PARTS = {
     name: getattr(module, name)
@@ -42,14 +45,24 @@ def save(fit: Fit, path: str | Path) -> None:
     """Write a fit; see `Fit.save`."""
     path = Path(path)
     meta, arrays = fit.tasks.spec()
-    root = xr.Dataset(attrs=attributes(fit) | {"bmtl_format": FORMAT, "tasks": json.dumps(meta)})
+    root = xr.Dataset(attrs=trees.attributes(fit) | {"bmtl_format": FORMAT, "tasks": json.dumps(meta)})
     tree = xr.DataTree(root, children={"saved_tasks": xr.DataTree(_dataset(arrays))})
     for name, node in fit.data.children.items():
         tree[name] = node
     if fit.draws.checked is not None:
         tree["saved_checks"] = xr.DataTree(xr.Dataset.from_dataframe(fit.draws.checked))
+    if stores.is_store(path):
+        stores.write(path, tree, *(() if LIKELIHOOD in tree.children else _likelihood(fit)))
+        return
     with replacing(path) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")
+
+
+def _likelihood(fit: Fit) -> tuple[xr.DataTree, stores.Parts]:
+    """Room for the log-likelihoods that are too many for the tree, and what goes there."""
+    labels = trees.variables(fit.tasks.names)
+    parts = replay.log_likelihood_parts(fit.model, fit.tasks, fit.flat)
+    return trees.likelihood_room(fit), ((part, f"{LIKELIHOOD}/{labels[t]}", value) for part, t, value in parts)
 
 
 def load(path: str | Path, net: Any = None, program: Any = None) -> Fit:
@@ -57,9 +70,9 @@ def load(path: str | Path, net: Any = None, program: Any = None) -> Fit:
     if not Path(path).exists():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        # phony_dims: dimensions that a foreign HDF5 file does not name.
-        with xr.open_datatree(path, engine="h5netcdf", phony_dims="sort") as tree:
-            tree.load()
+        with _opened(Path(path)) as whole:
+            children = {name: node for name, node in whole.children.items() if name in READ}
+            tree = xr.DataTree(whole.to_dataset(), children=children).load()
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a fit saved by bmtl: {error}") from error
     if tree.attrs.get("bmtl_format") != FORMAT:
@@ -68,6 +81,13 @@ def load(path: str | Path, net: Any = None, program: Any = None) -> Fit:
         return _fit(tree, net, program)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a fit saved by bmtl, or was changed: {error}") from error
+
+
+def _opened(path: Path) -> xr.DataTree:
+    if stores.is_store(path):
+        return stores.open_store(path)
+    # phony_dims: dimensions that a foreign HDF5 file does not name.
+    return xr.open_datatree(path, engine="h5netcdf", phony_dims="sort")
 
 
 def _fit(tree: xr.DataTree, net: Any, program: Any) -> Fit:

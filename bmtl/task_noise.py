@@ -36,6 +36,17 @@ def noise(fit: Fit) -> dict[str, np.ndarray]:
     return {name: out[name] for name in fit.tasks.names if name in out}
 
 
+def distinct(fit: Fit) -> dict[str, np.ndarray]:
+    """`noise`, where one is common to the tasks of a family that of the first of them only."""
+    design, found = replay.design_of(fit.tasks), dict(fit.noise)
+    for block, members in design.groups.items():
+        own = fit.draws.sites.get(noise_site(block))
+        if own is not None and own.shape[2] == 1:
+            for t in members[1:]:
+                found.pop(fit.tasks.names[t], None)
+    return found
+
+
 def weights(fit: Fit, prob: float) -> pd.DataFrame:
     """See `bmtl.Fit.weights`."""
     tails = [(1 - prob) / 2, (1 + prob) / 2]

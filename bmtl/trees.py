@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from arviz_base import from_dict
 
-from bmtl import replay, versions
+from bmtl import replay, stores, versions
 from bmtl.model import has_causes, specification
 from bmtl.trunks import Identity
 
@@ -149,6 +150,28 @@ def typed(tasks: Tasks, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         own.astype(np.int64) if not family.valid(np.array([0.5])).any() and np.all(np.abs(own) < LARGEST) else own
         for family, own in zip(tasks.families, values, strict=True)
     ]
+
+
+def likelihood_room(fit: Fit) -> xr.DataTree:
+    """The group ``log_likelihood`` of a tree before its values are there."""
+    labels = variables(fit.tasks.names)
+    dims, coords = cells(fit.explained, labels)
+    shapes = {label: (*fit.draws.shape, n) for label, n in zip(labels, fit.explained.n_cells, strict=True)}
+    group = {label: stores.blank(shape) for label, shape in shapes.items()}
+    return from_dict({"log_likelihood": group}, dims=dims, coords=coords)
+
+
+def store_predicted(path: Path, tasks: Tasks, parts: Iterable[Any], rows: int, shape: tuple[int, int]) -> xr.DataTree:
+    """The tree `predicted` in a zarr store, from what `replay.predict_parts` gives of so many rows."""
+    n, names = shape[0] * shape[1], variables(tasks.names)
+    means = [stores.blank((n, *replay.mean_shape(own, rows))) for own in tasks.families]
+    room = predicted(tasks, means, [stores.blank((n, rows))] * tasks.n_tasks, shape)
+    each = (
+        (part, f"{group}/{names[t]}", value)
+        for part, t, *both in parts for group, value in zip(("mean", "predictions"), both, strict=True)
+    )
+    stores.write(path, xr.DataTree(xr.Dataset(attrs=room.attrs)), room, each)
+    return stores.open_store(path)
 
 
 def _predictors(tasks: Tasks) -> list[str]:

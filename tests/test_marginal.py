@@ -9,9 +9,9 @@ from scipy import stats
 
 import bmtl
 from bmtl.arrangement import Arrangement
-from bmtl.data import Data, Design, arrays
+from bmtl.data import Data, Design, arrays, pack, packed
 from bmtl.engine.replay import Replay
-from bmtl.marginal import UNROLLED, Marginal, cholesky, solve
+from bmtl.marginal import UNROLLED, Marginal, Moments, Rows, cholesky, solve
 from bmtl.models import Decoupled, SharedTrunk
 from bmtl.noise import Known
 from bmtl.relations import Correlated, Exchangeable, Independent, Sparse
@@ -75,6 +75,34 @@ def test_evidence(relation, trunk, arrangement, layout, three, grouped, programs
     design = Design.of(tasks)
     found = Marginal(model, design, arrays(tasks, design)).evidence(Replay(sites))
     np.testing.assert_allclose(float(found.log), brute_force(model, tasks, sites), rtol=2e-4)
+
+
+@pytest.mark.parametrize("in_segments", [False, True], ids=["rows", "segments"])
+@pytest.mark.parametrize("arrangement", ["shared", "decoupled"])
+def test_moments_of_groups(arrangement, in_segments, grouped, programs) -> None:
+    """Sums over the rows of each task alone are those over all rows with the others masked."""
+    tasks = grouped("gaussian")
+    model = SharedTrunk(MLP((3,)), arrangement=getattr(Arrangement, arrangement)(tasks.names))
+    sites = programs.draw(model, tasks, seed=7)
+    design = Design.of(tasks)
+    plain = arrays(tasks, design)
+    rows, segment = packed(plain["task"])
+    values = {**pack(plain, rows), "segment": segment} if in_segments else plain
+    found = Marginal(model, design, values)._rows(Replay(sites))
+
+    phi = np.asarray(model.trunk.sample(Replay(sites), plain["x"], 1 if arrangement == "shared" else 3))
+    A = np.concatenate([np.ones((*phi.shape[:2], 1)), phi / np.sqrt(3)], axis=-1).astype(np.float32)
+    mask = (plain["task"] == np.arange(3)[:, None]) & plain["mask/gaussian"]
+    y = np.broadcast_to(plain["y/gaussian"], mask.shape)
+    dense = Rows(A, y, mask.astype(np.float32), np.arange(3) % len(A))
+    assert found.A.shape == ((len(segment), 8, 4) if in_segments else (tasks.n_rows, 1, 4))
+    beta = np.random.default_rng(3).normal(size=(3, 4)).astype(np.float32)
+    for ours in (found, Moments.of(found)):
+        np.testing.assert_array_equal(ours.counts(), mask.sum(axis=1))
+        np.testing.assert_allclose(ours.gram(), dense.gram(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours.left(beta), dense.left(beta), rtol=1e-4, atol=1e-4)
+        # Features of one trunk are nearly collinear within a group, and least squares are kept in single precision.
+        np.testing.assert_allclose(ours.squares(beta), dense.squares(beta), rtol=2e-3)
 
 
 def test_completed_draws_are_conditional_posterior_draws(three, programs) -> None:

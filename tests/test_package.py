@@ -59,6 +59,7 @@ def test_every_imported_package_is_a_dependency() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     only = {
         ROOT / "bmtl" / "sklearn.py": names(extras["sklearn"]),
+        ROOT / "bmtl" / "stores.py": names(extras["zarr"]),
         ROOT / "bmtl" / "training" / "weightings" / "torch_jd.py": names(extras["training"]),
     }
     distributions = packages_distributions()

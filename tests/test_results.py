@@ -12,12 +12,12 @@ from arviz_stats.base import array_stats
 from scipy.special import logsumexp
 
 import bmtl
-from bmtl import replay
+from bmtl import replay, results
+from bmtl.diagnostics import convergence, psis_loo
 from bmtl.diagnostics import loo as loo_module
-from bmtl.diagnostics import psis_loo
 from bmtl.fitting import MAP, NUTS, SVI
 from bmtl.models import Decoupled, SharedTrunk
-from bmtl.noise import Known
+from bmtl.noise import Common, Known
 from bmtl.tasks import Tasks
 from bmtl.trunks import MLP, Identity
 
@@ -340,3 +340,20 @@ def test_densities_and_weights_do_not_depend_on_how_many_draws_are_read_at_a_tim
     for ours, theirs in zip(replay.log_predictive(model, five, fit.flat), whole, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     pd.testing.assert_frame_equal(fit.weights(), table, rtol=1e-5)
+
+
+def test_of_many_tasks_fewer_cells_are_checked(grouped, made, monkeypatch) -> None:
+    """No task is left out, and a noise that all have in common is checked once."""
+    fit = made(SharedTrunk(Identity(), noise=Common()), grouped("gaussian"), NUTS(chains=2, draws=30))
+    seen = {}
+
+    def counted(draws, quantities):
+        seen.update(quantities)
+        return convergence.checks(draws, quantities)
+
+    monkeypatch.setattr(results, "checks", counted)
+    monkeypatch.setattr(results, "CHECKED_IN_ALL", 7)
+    assert len(fit.checks)
+    a, *others = fit.tasks.names
+    assert list(seen) == [f"noise of {a}", *(f"linear predictor of {name}" for name in (a, *others))]
+    assert [value.shape for value in seen.values()] == [(2, 30), *[(2, 30, 2)] * 3]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from arviz_base import from_dict
-from arviz_stats import loo, loo_approximate_posterior
 from arviz_stats.base import array_stats
+from scipy.special import logsumexp
 
+from bmtl.diagnostics.psis import smoothed
 from bmtl.fitting.draws import Draws
 
 GOOD_K = 0.7
@@ -69,18 +68,16 @@ def psis_loo(log_likelihood: np.ndarray, draws: Draws) -> TaskLOO:
     draws : Draws
         Where they come from.
     """
-    tree = from_dict({"log_likelihood": {"cells": log_likelihood}}, dims={"cells": ["cell"]})
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        # k̂ is returned and judged, so that arviz-stats need not warn of it too; where weights underflow it is
-        # infinite.
-        warnings.filterwarnings("ignore", message="Estimated shape parameter", category=UserWarning)
-        if draws.log_ratio is None:
-            found = loo(tree, var_name="cells", reff=_efficiency(log_likelihood), pointwise=True)
-        else:
-            ratio = draws.log_ratio.reshape(draws.shape)
-            found = loo_approximate_posterior(tree, ratio, np.zeros_like(ratio), var_name="cells", pointwise=True)
-    k = np.asarray(found.pareto_k)
-    return TaskLOO(np.asarray(found.elpd_i), np.where(np.isfinite(k), k, np.inf), float(found.p), float(found.se))
+    chains, n_draws, n = log_likelihood.shape
+    cells = log_likelihood.reshape(-1, n).T.astype(float)
+    if draws.log_ratio is None:
+        weights, k = smoothed(-cells, _efficiency(log_likelihood))
+    else:
+        weights, k = smoothed(draws.log_ratio - cells)
+    pointwise = logsumexp(weights + cells, axis=1)
+    p_loo = logsumexp(cells, axis=1) - np.log(chains * n_draws) - pointwise
+    _, se, total, _ = array_stats.loo_summary(pointwise, p_loo)
+    return TaskLOO(pointwise, k, float(total), float(se))
 
 
 def from_sample(all_in: np.ndarray, cells: np.ndarray, found: TaskLOO) -> TaskLOO:

@@ -65,7 +65,7 @@ def run(
     progress = progress or Progress(False)
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
     arrays: dict[str, Any] = {**values, **design.priors()}
-    segments = packed(values["task"]) if "task" in values and not settings.marginal else None
+    segments = packed(values["task"]) if "task" in values else None
     out = []
     for own in each or [{}]:
         start = time.perf_counter()

@@ -8,7 +8,6 @@ import numpy as np
 from arviz_stats.base import array_stats
 from scipy.special import logsumexp
 
-from bmtl.diagnostics.psis import smoothed
 from bmtl.fitting.draws import Draws
 
 GOOD_K = 0.7
@@ -71,13 +70,33 @@ def psis_loo(log_likelihood: np.ndarray, draws: Draws) -> TaskLOO:
     chains, n_draws, n = log_likelihood.shape
     cells = log_likelihood.reshape(-1, n).T.astype(float)
     if draws.log_ratio is None:
-        weights, k = smoothed(-cells, _efficiency(log_likelihood))
+        weights, k = _smoothed(-cells, _efficiency(log_likelihood))
     else:
-        weights, k = smoothed(draws.log_ratio - cells)
+        weights, k = _smoothed(draws.log_ratio - cells, 1.0)
     pointwise = logsumexp(weights + cells, axis=1)
     p_loo = logsumexp(cells, axis=1) - np.log(chains * n_draws) - pointwise
     _, se, total, _ = array_stats.loo_summary(pointwise, p_loo)
     return TaskLOO(pointwise, k, float(total), float(se))
+
+
+def _smoothed(log_ratio: np.ndarray, efficiency: float) -> tuple[np.ndarray, np.ndarray]:
+    """Smoothed log weights of each cell, ``cells × draws``, and k̂.
+
+    Where the largest weights are all the same, as where all draws are certain of an outcome, there is no tail to be
+    smoothed: k̂ is infinite, and not trusted.
+    """
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # ArviZ takes log-likelihoods, of which the ratios are the inverses.
+            weights, k = array_stats.psislw(-log_ratio, r_eff=efficiency, axis=-1)
+    except ValueError as error:
+        if "tail values are the same" not in str(error):
+            raise
+        if len(log_ratio) == 1:
+            return log_ratio - logsumexp(log_ratio), np.full(1, np.inf)
+        halves = [_smoothed(half, efficiency) for half in np.array_split(log_ratio, 2)]
+        weights, k = (np.concatenate(own) for own in zip(*halves, strict=True))
+    return weights, np.where(np.isfinite(k), k, np.inf)
 
 
 def from_sample(all_in: np.ndarray, cells: np.ndarray, found: TaskLOO) -> TaskLOO:

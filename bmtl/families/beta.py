@@ -22,7 +22,8 @@ class Beta(Family):
 
     The variance is μ (1 − μ) · noise / (1 + noise): the mean and precision parametrisation of Ferrari & Cribari-Neto
     ("Beta regression for modelling rates and proportions", 2004), with the noise as the dispersion, 1 / precision,
-    down to 1e-4. The weight is [μ (1 − μ) / noise]² [ψ′(μ / noise) + ψ′((1 − μ) / noise)].
+    down to 1e-4. Fits are in single precision, which holds few digits of 1 − y where that is below about 1e-5: model
+    the other share where many are. The weight is [μ (1 − μ) / noise]² [ψ′(μ / noise) + ψ′((1 − μ) / noise)].
     """
 
     name = "beta"

@@ -125,3 +125,16 @@ def test_a_sample_of_many_cells_stands_for_all() -> None:
     # The sum over all cells is met within the error of sampling; its own error is nearly all of spread over cells.
     assert abs(found.elpd - exact.sum()) < 4 * theirs.subsampling_se
     assert found.se == pytest.approx(np.sqrt(400) * exact.std(), rel=0.05)
+
+
+def test_a_cell_without_a_tail() -> None:
+    """All draws are as sure of it: not to be trusted, and no other cell is touched."""
+    rng = np.random.default_rng(0)
+    log_likelihood = rng.normal(size=(1, 100, 5))
+    others = [0, 2, 3, 4]
+    alone = of(log_likelihood[..., others])
+    log_likelihood[..., 1] = -3.0
+    found = of(log_likelihood)
+    assert found.pareto_k[1] == np.inf and found.pointwise[1] == pytest.approx(-3.0)
+    np.testing.assert_allclose(found.pointwise[others], alone.pointwise)
+    np.testing.assert_allclose(found.pareto_k[others], alone.pareto_k)

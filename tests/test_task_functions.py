@@ -52,12 +52,14 @@ def test_effects_of_a_linear_model_are_its_coefficients(five, made) -> None:
     assert set(table["label"]) == {""}
 
 
-TRUNKS = {
-    "linear": Linear(2),
-    "tanh": MLP((5, 4)),
-    "fourier": Fourier(8),
-    "module": Module(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()), trainable=False),
-}
+def frozen() -> Module:
+    """A torch network whose weights do not depend on what was drawn before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Module(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()), trainable=False)
+
+
+TRUNKS = {"linear": Linear(2), "tanh": MLP((5, 4)), "fourier": Fourier(8), "module": frozen()}
 
 
 def predictors(fit, x) -> np.ndarray:

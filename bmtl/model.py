@@ -79,11 +79,11 @@ def functions(e: Any, data: Data, features: Any, w: Any, plan: Plan, views: View
     views = views or Views.all_of(data.design)
     if data.task is not None and features.shape[-3] == len(views.seen) == 1:
         phi = e.xp.squeeze(features, axis=-3)
-        return e.xp.stack([_of_own(e, data, phi, e.take(w, own, -2)) for own in _of_task(data, plan, plan.head_of)], -2)
+        return e.xp.stack([_of_own(e, data, phi, e.take(w, own, -2)) for own in _of_task(data, plan.head_of)], -2)
     f = views.functions(e, _of_heads(e, features, w, plan.trunk_of_head), plan)
     if data.task is None:
         return f
-    own = [e.take(f, places, -2) for places in _of_task(data, plan, np.arange(len(plan.head_of)))]
+    own = [e.take(f, places, -2) for places in _of_task(data, np.arange(len(plan.head_of)))]
     each = data.task == e.asarray(np.arange(data.design.n_tasks))[:, None]
     return e.xp.stack([e.xp.sum(part * each, axis=-2) for part in own], axis=-2)
 
@@ -103,9 +103,9 @@ def _of_heads(e: Any, features: Any, w: Any, trunk_of_head: np.ndarray) -> Any:
     return e.xp.concat(parts, axis=-2)
 
 
-def _of_task(data: Data, plan: Plan, values: np.ndarray) -> np.ndarray:
+def _of_task(data: Data, values: np.ndarray) -> np.ndarray:
     """What linear predictors have, ``predictors of a task × T``: all tasks of the long layout are of one family."""
-    return values[np.argsort(plan.task_of, kind="stable")].reshape(data.design.n_tasks, -1).T
+    return values.reshape(data.design.n_tasks, -1).T
 
 
 def _of_own(e: Any, data: Data, phi: Any, w: Any) -> Any:

@@ -5,32 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bmtl.families._base import Family
+from bmtl.families._located import Located
 
 Array = NDArray[np.float64]
 
 
-class Tailed(Family):
-    """``y = eta + noise · u`` with u symmetric around 0, of heavy tails: a normal of random precision.
+class Tailed(Located):
+    """u has heavy tails: a normal of random precision.
 
     A family says what ψ(u), the negative derivative of the log-density of u, is made of.
     """
 
-    link = "identity"
     noise_name = "scale"
-    noise_is_scale = True
-    standardised = True
-    support = "finite numbers"
-
-    def valid(self, y):
-        return np.isfinite(y)
 
     def intercept(self, y, exposure=1.0):
         # Outliers are why the family was chosen.
         return float(np.median(y)), 1.0
-
-    def mean(self, xp, eta, noise, exposure):
-        return eta
 
     @property
     def information(self) -> float:

@@ -8,31 +8,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from bmtl.families._base import Family
+from bmtl.families._located import Located
 
 
 @dataclass(frozen=True)
-class Gaussian(Family):
+class Gaussian(Located):
     """``y ~ Normal(eta, noise)``; the noise is the standard deviation, the weight is 1 / noise²."""
 
     name = "gaussian"
-    link = "identity"
     noise_name = "standard deviation"
-    noise_is_scale = True
-    standardised = True
-    support = "finite numbers"
-
-    def valid(self, y):
-        return np.isfinite(y)
 
     def intercept(self, y, exposure=1.0):
         return float(np.mean(y)), 1.0
 
     def distribution(self, e: Any, eta, noise, exposure):
         return e.dist.Normal(eta, noise)
-
-    def mean(self, xp, eta, noise, exposure):
-        return eta
 
     def weight(self, xp, eta, noise, exposure):
         return noise**-2 + 0.0 * eta

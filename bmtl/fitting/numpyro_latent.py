@@ -20,6 +20,9 @@ from bmtl.engine.numpyro import NumPyroEngine
 ONCE: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 """How a program that runs once is compiled: optimising it takes longer than running it."""
 
+STARTING_DRAWS = 15
+"""Prior draws whose median a chain starts at."""
+
 
 class Latent:
     """Flat coordinates of a program's latent sites.
@@ -81,6 +84,13 @@ class Latent:
         """A draw from the prior, ``(size,)``."""
         drawn = self._prior(key, arrays)
         return ravel_pytree([drawn[name] for name in self._names])[0]
+
+    def medians(self, keys: Any, arrays: Mapping[str, Any]) -> Any:
+        """Medians of draws from the prior, one for each key, ``(keys, size)``."""
+        draws = jax.vmap(lambda key: jax.random.split(key, STARTING_DRAWS))(keys).reshape(-1, *keys.shape[1:])
+        # One after another: side by side, the samplers of gammas take longer to compile than all draws to make.
+        many = jax.lax.map(lambda key: self.start(key, arrays), draws)
+        return jnp.median(many.reshape(len(keys), STARTING_DRAWS, -1), axis=1)
 
     def named(self, z: Any) -> dict[str, Any]:
         """Unconstrained values of the sites."""

@@ -15,7 +15,6 @@ from numpyro.infer.hmc import hmc
 from bmtl.data import Design
 from bmtl.errors import FitError
 from bmtl.fitting.numpyro_latent import Latent
-from bmtl.fitting.numpyro_nuts import STARTING_DRAWS
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import NUTS
 from bmtl.model import Model
@@ -102,17 +101,13 @@ class _Many:
     """The compiled pieces of chains of one program on many data sets."""
 
     def __init__(self, latent: Latent, settings: NUTS) -> None:
-        self._latent, self._settings = latent, settings
+        self._settings = settings
         self._initial, self._sample = hmc(
             potential_fn_gen=lambda common, arrays: lambda z: -latent.log_density(z, {**common, **arrays})
         )
-        self.start = jax.jit(jax.vmap(self._start, in_axes=(0, None, None)))
+        self.start = jax.jit(lambda keys, common, example: latent.medians(keys, {**common, **example}))
         self.begin = jax.jit(jax.vmap(self._begin, in_axes=(0, None, 0, 0)))
         self.advance = jax.jit(self._advance)
-
-    def _start(self, key: Any, common: Any, example: Any) -> Any:
-        keys = jax.random.split(key, STARTING_DRAWS)
-        return jnp.median(jax.vmap(self._latent.start, in_axes=(0, None))(keys, {**common, **example}), axis=0)
 
     def _begin(self, z: Any, common: Any, arrays: Any, key: Any) -> Any:
         settings = self._settings

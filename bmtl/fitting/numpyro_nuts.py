@@ -30,11 +30,6 @@ STATS = {"diverging": "diverging", "energy": "energy", "num_steps": "n_steps", "
 STEPS = 10
 """Iterations of a compiled call: between two of them the sampler can be interrupted."""
 
-FULL = np.int32(STEPS)
-
-STARTING_DRAWS = 15
-"""Prior draws whose median a chain starts at."""
-
 ATTEMPTS = 10
 """Starts of all chains that are tried before a model is said to have no finite log-density."""
 
@@ -65,14 +60,16 @@ def run(
     progress = progress or Progress(False)
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
     arrays: dict[str, Any] = {**values, **design.priors()}
-    segments = packed(values["task"]) if "task" in values else None
+    folds: list[dict[str, Any]] = [dict(own) for own in each or [{}]]
+    if "task" in values and (segments := packed(values["task"])) is not None:
+        rows, task = segments
+        arrays = pack(arrays, rows) | {"segment": task}
+        folds = [pack(own, rows) for own in folds]
+    common: dict[str, Any] = {name: jnp.asarray(value) for name, value in arrays.items()}
     out = []
-    for own in each or [{}]:
+    for own in folds:
         start = time.perf_counter()
-        every = {**arrays, **own}
-        if segments is not None:
-            every = pack(every, segments[0]) | {"segment": segments[1]}
-        held: dict[str, Any] = {name: jnp.asarray(value) for name, value in every.items()}
+        held: dict[str, Any] = common | {name: jnp.asarray(value) for name, value in own.items()}
         marginal = Marginal(model, design, held) if settings.marginal else None
         if marginal is not None:
             held[MOMENTS] = marginal.fixed
@@ -119,7 +116,7 @@ class Sampler:
         with ThreadPoolExecutor(1) as pool:
             start = jax.jit(self._start).lower(keys, arrays)
             started = pool.submit(start.compile, ONCE)
-            self.advance = jax.jit(self._advance).lower(start.out_info, arrays, FULL).compile()
+            self.advance = jax.jit(self._advance).lower(start.out_info, arrays, np.int32(STEPS)).compile()
             self.start = started.result()
         self.coefficients = jax.jit(lambda own, sites, keys: self._marginal(own).coefficients(sites, keys))
 
@@ -142,10 +139,7 @@ class Sampler:
             )
 
         both = jax.vmap(jax.random.split)(keys)
-        # One after another: side by side, the samplers of gammas take longer to compile than all draws to make.
-        draws = jax.vmap(lambda key: jax.random.split(key, STARTING_DRAWS))(both[:, 0]).reshape(-1, *keys.shape[1:])
-        many = jax.lax.map(lambda key: self.latent.start(key, own), draws)
-        return jax.vmap(one)(jnp.median(many.reshape(len(keys), STARTING_DRAWS, -1), axis=1), both[:, 1])
+        return jax.vmap(one)(self.latent.medians(both[:, 0], own), both[:, 1])
 
     def run(
         self, own: Mapping[str, Any], seed: int, progress: Progress

@@ -71,7 +71,7 @@ class Latent:
 
     def where(self, chosen: Callable[[str], bool]) -> np.ndarray:
         """Mask of the coordinates of some sites, ``(size,)``."""
-        return np.repeat([chosen(name) for name in self._shapes], [own.numel() for own in self._shapes.values()])
+        return np.repeat([chosen(name) for name in self._names], self._sizes)
 
     def _sites(self) -> dict[str, Any]:
         nodes = pyro.poutine.trace(self._traced).get_trace(self._arrays).nodes

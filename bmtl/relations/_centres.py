@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from bmtl.arrangement import Plan
 from bmtl.relations._base import heads_of_trunks, log_shares, log_sum_exp
@@ -67,9 +68,7 @@ class Centres:
         from bmtl.engine.numpyro import NumPyroEngine
 
         names = ("head", "head_within", "head_centre", "head_stick")
-        joint = np.asarray(_log_joint(NumPyroEngine(), plan, *(sites[name] for name in names)))
-        p = np.exp(joint - joint.max(axis=-1, keepdims=True))
-        p /= p.sum(axis=-1, keepdims=True)
+        p = softmax(np.asarray(_log_joint(NumPyroEngine(), plan, *(sites[name] for name in names))), axis=-1)
         found = p @ np.swapaxes(p, -1, -2)
         found[:, np.arange(plan.n_heads), np.arange(plan.n_heads)] = 1.0
         return found

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln, ndtri
+from scipy.special import gammaln, ndtri, softmax
 
 from bmtl.arrangement import Plan
 from bmtl.relations._base import heads_of_trunks, log_sum_exp
@@ -95,8 +95,7 @@ class Summed:
             step = max(1, NUMBERS_AT_ONCE // labels.size)
             for at in range(0, len(w), step):
                 joint = np.asarray(self._log_joint(NumPyroEngine(), w[at : at + step, on], within[at : at + step]))
-                p = np.exp(joint - joint.max(axis=-1, keepdims=True), dtype=float)
-                p /= p.sum(axis=-1, keepdims=True)
+                p = softmax(joint.astype(float), axis=-1)
                 together[at : at + step, on[:, None], on] = (p @ same).reshape(-1, len(on), len(on))
         return together
 

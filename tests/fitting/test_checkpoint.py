@@ -178,7 +178,7 @@ def test_nothing_finished_is_repeated(tmp_path: Path, pair, monkeypatch) -> None
 
 
 KILLS = """
-import os, random, signal, sys, time, warnings
+import os, random, signal, sys, time, traceback, warnings
 from pathlib import Path
 import numpy as np
 import bmtl, bmtl.advice, bmtl.models
@@ -195,10 +195,10 @@ model = bmtl.models.SharedTrunk(bmtl.trunks.MLP((4,)))
 
 
 def advise(name):
-    def logged(job, progress):
+    def logged(job, *rest):
         with open(root / f"{name}.log", "a") as log:
             log.write(job.key + chr(10))
-        return run(job, progress)
+        return run(job, *rest)
 
     jobs.Job.run = logged
     own = bmtl.advise(model, tasks, folds=2, restarts=1, max_steps=4000, draws=50, checkpoint=root / name)
@@ -213,11 +213,15 @@ def child(name, seconds=None):
     if pid == 0:
         try:
             advise(name)
-        finally:
-            os._exit(0 if (root / f"{name}.differences").exists() else 1)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     end = time.monotonic() + (seconds or 1e9)
     while time.monotonic() < end:
-        if os.waitpid(pid, os.WNOHANG)[0]:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            assert status == 0
             return True
         time.sleep(0.005)
     os.kill(pid, signal.SIGKILL)

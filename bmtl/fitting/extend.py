@@ -26,7 +26,7 @@ from bmtl.arrangement import Arrangement
 from bmtl.data import Design
 from bmtl.errors import ConvergenceWarning, FitError, TaskError
 from bmtl.fitting.draws import Draws
-from bmtl.fitting.numpyro_svi import NumPyroSVI
+from bmtl.fitting.numpyro_svi import NumPyroSVI, Run
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.settings import MAP, SVI
 from bmtl.fitting.settling import Settling, chunks
@@ -124,21 +124,24 @@ class _Heads:
         first = fixed | {"x": own["x"][0]}
         svi = NumPyroSVI(self.model, design, settings, first)
         key = jax.random.PRNGKey(seed)
-        params = svi.start(key, (len(phi), 1), first)
+        # All start at the same point.
+        start = svi.start(key, first)
+        params = jax.tree.map(lambda value: jnp.broadcast_to(value, (len(phi), *value.shape)), start)
         # Of hundreds of runs some one always wavers: it is their mean that has to settle.
         settling = Settling(1, float(np.sum(self.tasks.n_cells)), chunks(settings.max_steps))
         with progress.bar("heads", settings.max_steps) as tick:
-            params, _ = svi.train(params, fixed, own, key, settling, tick, pooled=True)
+            runs = [Run(params, own, jax.random.split(key, len(phi)))]
+            (end,) = svi.train(runs, fixed, key, settling, tick, pooled=True)
         if settling.failed.any():
             raise FitError("the ELBO of the new heads is not finite")
 
         def read(params: Any, x: Any, key: Any) -> Any:
             arrays = fixed | {"x": x}
-            first = jax.tree.map(lambda value: value[0], params)
-            return svi._draw(first, arrays, key, each), svi._elbo(first, arrays, key)
+            _, ratio = svi._draw(params, arrays, jax.random.fold_in(key, 1), svi.evaluation)
+            return svi._draw(params, arrays, key, each), jnp.mean(ratio)
 
         keys = jax.random.split(jax.random.fold_in(key, settings.max_steps), len(phi))
-        (sites, ratio), elbo = jax.jit(jax.vmap(read))(params, own["x"], keys)
+        (sites, ratio), elbo = jax.jit(jax.vmap(read))(end.params, own["x"], keys)
         return Draws(
             sites={name: np.asarray(value).reshape(1, -1, *value.shape[2:]) for name, value in sites.items()},
             trace=np.stack(settling.trace, axis=1),

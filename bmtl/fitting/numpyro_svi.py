@@ -1,12 +1,15 @@
-"""SVI and MAP on NumPyro: several runs (restarts, and folds) as one compiled program."""
+"""SVI and MAP on NumPyro: one compiled program for all runs (restarts, and folds), which share the cores."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +49,7 @@ def run(
         Arrays of `bmtl.data.arrays`.
     each : sequence of mapping, optional
         One fit for each: arrays that replace those of ``values`` (``mask/…`` for the training cells of a fold,
-        ``y/…`` for simulated outcomes). They are trained side by side. Default: one fit, on ``values`` as they are.
+        ``y/…`` for simulated outcomes). Default: one fit, on ``values`` as they are.
     begin : optional
         The guide's parameters to start from (``Draws.guide`` of a similar fit), instead of restarts.
 
@@ -62,62 +65,72 @@ def run(
     """
     if with_gains(settings):
         raise ValueError("optimiser='gains' runs on the engine pyro only")
-    start = time.perf_counter()
+    start_time = time.perf_counter()
     progress = progress or Progress(False)
-    stacked = each or [{name: value for name, value in values.items() if name.startswith("mask/")}]
-    fixed = {name: jnp.asarray(value) for name, value in values.items() if name not in stacked[0]}
-    own = {name: jnp.asarray(np.stack([run[name] for run in stacked])) for name in stacked[0]}
-    # ELBOs of targets with different powers are not to be compared: a run that seeks its powers is alone.
-    runs = (len(stacked), settings.restarts if begin is None and not powers_of.seeks(settings) else 1)
-
+    folds = each or [{name: value for name, value in values.items() if name.startswith("mask/")}]
     # Numbers of the design are arguments of the compiled program, which then serves all data of its shape.
-    fixed |= {name: jnp.asarray(value) for name, value in design.priors().items()}
-    first = fixed | {name: value[0] for name, value in own.items()}
-    svi = compiled(model, design, settings, first)
-    key = jax.random.PRNGKey(seed)
+    fixed: dict[str, Any] = {name: jnp.asarray(value) for name, value in design.priors().items()}
+    fixed |= {name: jnp.asarray(value) for name, value in values.items() if name not in folds[0]}
+    own: list[dict[str, Any]] = [{name: jnp.asarray(value) for name, value in fold.items()} for fold in folds]
+    # ELBOs of targets with different powers are not to be compared: a run that seeks its powers is alone.
+    restarts = settings.restarts if begin is None and not powers_of.seeks(settings) else 1
+    if powers_of.seeks(settings):
+        power = fixed.pop("power")
+        own = [fold | {"power": power} for fold in own]
+    svi = compiled(model, design, settings, fixed | own[0])
+    starting, stepping, drawing, batches = np.asarray(jax.random.split(jax.random.PRNGKey(seed), 4))
     if begin is None:
-        params = svi.start(key, runs, first)
+        starts = [svi.start(jax.random.fold_in(starting, restart), fixed | own[0]) for restart in range(restarts)]
     else:
-        params = jax.tree.map(lambda value: jnp.broadcast_to(value, (*runs, *value.shape)), begin)
-    observed = {name: np.asarray(value) for name, value in (fixed | own).items() if name.startswith("mask/")}
-    cells = float(sum(value.sum() / (runs[0] if name in own else 1) for name, value in observed.items()))
-    settling = Settling(runs[0] * runs[1], cells, chunks(settings.max_steps), warm=begin is not None)
+        starts = [jax.tree.map(jnp.asarray, begin)]
+    runs = [
+        Run(_lanes(start), _lanes(fold), _lanes(jax.random.fold_in(stepping, place * restarts + restart)))
+        for place, fold in enumerate(own) for restart, start in enumerate(starts)
+    ]
+    masks = [[value for name, value in {**values, **fold}.items() if name.startswith("mask/")] for fold in folds]
+    cells = float(sum(np.sum(value) for every in masks for value in every) / len(folds))
+    settling = Settling(len(runs), cells, chunks(settings.max_steps), warm=begin is not None)
     with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-        if powers_of.seeks(settings):
-            own["power"] = jnp.broadcast_to(fixed.pop("power"), (runs[0], design.n_tasks))
-        params, powers = svi.train(params, fixed, own, key, settling, tick, marks=progress.marks)
-    if powers is not None:
-        own["power"] = powers[:, 0]
-    losses, failed = np.stack(settling.trace, axis=1).reshape(*runs, -1), settling.failed.reshape(runs)
+        ended = svi.train(runs, fixed, batches, settling, tick, marks=progress.marks)
+    shape = len(own), restarts
+    losses, failed = np.stack(settling.trace, axis=1).reshape(*shape, -1), settling.failed.reshape(shape)
+    settled = settling.settled.reshape(shape)
 
     out = []
-    for fold in range(runs[0]):
-        arrays = fixed | _at(own, fold)
-        own_key = jax.random.fold_in(jax.random.PRNGKey(seed), fold)
-        restarts = _at(params, fold)
+    for fold, arrays in enumerate(fixed | held for held in own):
+        found = ended[fold * restarts : (fold + 1) * restarts]
+        params = [_at(state.params, 0) for state in found]
+        if found[0].powers is not None:
+            arrays |= {"power": found[0].powers["weights"][0]}
+        own_key = jax.random.fold_in(drawing, fold)
         # With common random numbers.
-        elbo = np.array([float(svi.elbo(_at(restarts, own), arrays, own_key)) for own in range(runs[1])])
+        elbo = np.array([svi.elbo(one, arrays, own_key) for one in params])
         elbo = np.where(failed[fold] | ~np.isfinite(elbo), -np.inf, elbo)
         best = int(np.argmax(elbo))
-        sites, ratio = svi.draw(_at(restarts, best), arrays, own_key)
+        sites, ratio = svi.draws(params[best], arrays, jax.random.fold_in(own_key, 1), settings.draws)
         out.append(
             Draws(
-                sites={name: np.asarray(value)[None] for name, value in sites.items()},
+                sites={name: value[None] for name, value in sites.items()},
                 trace=losses[fold],
                 elbo=elbo,
-                guide=jax.tree.map(np.asarray, _at(restarts, best)),
-                log_ratio=np.asarray(ratio, dtype=float) if isinstance(settings, SVI) else None,
-                settled=bool(settling.settled.reshape(runs)[fold, best]),
+                guide=jax.tree.map(np.asarray, params[best]),
+                log_ratio=ratio.astype(float) if isinstance(settings, SVI) else None,
+                settled=bool(settled[fold, best]),
                 powers=np.asarray(arrays["power"], dtype=float) if "power" in arrays else None,
-                seconds=time.perf_counter() - start,
+                seconds=time.perf_counter() - start_time,
             )
         )
     return out
 
 
-def _mean(mean: Any, latest: Any, count: Any) -> Any:
-    """The mean of the last ``count`` chunks from that of those before and that of the latest; as it was where 0."""
-    return jax.tree.map(lambda a, b: jnp.where(count > 0, a + (b - a) / jnp.maximum(count, 1.0), a), mean, latest)
+def _where(chosen: np.ndarray, a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), a, b)
+
+
+def _held(state: State, over: np.ndarray) -> State:
+    """With the mean of the powers over the last chunk in the place of the powers, where the first stage is over."""
+    powers = state.powers
+    return state._replace(powers=powers | {"weights": jnp.where(over[:, None], powers["mean"], powers["weights"])})
 
 
 KEPT = 16
@@ -126,14 +139,59 @@ KEPT = 16
 _COMPILED: dict[Any, NumPyroSVI] = {}
 
 
+BLOCK = 25
+"""Draws that are taken from a guide at once: one program serves any number of them."""
+
+
+class Run(NamedTuple):
+    """One run of a compiled program, or some side by side (lanes), in the leading dimension of all.
+
+    Attributes
+    ----------
+    params : pytree
+        Of the guides at the start.
+    own : mapping
+        Arrays that replace those that all runs have in common.
+    keys : array, shape (lanes, 2)
+        Of the random numbers.
+    """
+
+    params: Any
+    own: Any
+    keys: Any
+
+
+class State(NamedTuple):
+    """Where a run stands.
+
+    Attributes
+    ----------
+    params, adam, mean : pytree
+        Of the guides, of the optimiser, and the mean of the parameters over the last chunks.
+    powers : dict, optional
+        ``weights`` and ``before`` of `powers.moved`, and the ``mean`` of the weights over a chunk, if they are sought.
+    """
+
+    params: Any
+    adam: Any
+    mean: Any
+    powers: Any = None
+
+
 def _at(params: Any, index: int) -> Any:
     return jax.tree.map(lambda value: value[index], params)
 
 
+def _lanes(values: Any) -> Any:
+    return jax.tree.map(lambda value: value[None], values)
+
+
 def compiled(model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any]) -> NumPyroSVI:
     """The pieces of a variational fit, those of an earlier one if model, settings and the data's structure are its."""
-    # Programs do not depend on the number of restarts, or take any.
-    key = (model, design.structure, replace(settings, restarts=1), tuple(arrays))
+    # Programs do not depend on these numbers, or take any.
+    like = replace(settings, restarts=1, max_steps=1)
+    like = replace(like, draws=1) if isinstance(like, SVI) else like
+    key = model, design.structure, like, tuple(sorted(arrays))
     return kept(_COMPILED, key, lambda: NumPyroSVI(model, design, settings, arrays), KEPT)
 
 
@@ -153,75 +211,75 @@ class NumPyroSVI:
         self.design, self.in_trunk = design, self.latent.where(in_trunk)
         if powers_of.seeks(settings) and not self.in_trunk.any():
             raise powers_of.without_trunk(settings.weighting, model)  # type: ignore[union-attr]
-        self.initial = jax.jit(self._initials, compiler_options=ONCE)
+        self.block, self.evaluation = (1, 1) if isinstance(settings, MAP) else (BLOCK, EVALUATION_DRAWS)
+        self.start = jax.jit(self._start, compiler_options=ONCE)
+        self.begin = jax.jit(jax.vmap(self._begin), compiler_options=ONCE)
         self.chunk = jax.jit(self._chunk)
-        self.mean = jax.jit(jax.vmap(jax.vmap(_mean)))
-        self.draw = jax.jit(partial(self._draw, draws=settings.draws))
-        self.elbo = jax.jit(self._elbo)
-
-    def start(self, key: Any, runs: tuple[int, int], arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Guide parameters, ``folds × restarts × …``; every restart starts at its own draw from the prior."""
-        own = self.initial(jax.random.split(key, runs[1]), arrays)
-        return jax.tree.map(lambda value: jnp.repeat(value[None], runs[0], axis=0), own)
+        self.draw = jax.jit(partial(self._draw, draws=self.block))
 
     def train(
-        self, params: Any, fixed: Any, each: Any, key: Any, settling: Settling, tick: Any, pooled: bool = False,
+        self, runs: Sequence[Run], fixed: Any, key: Any, settling: Settling, tick: Any, pooled: bool = False,
         marks: Marks | None = None,
-    ) -> tuple[Any, Any]:
+    ) -> list[State]:
         """Optimise all runs until they have settled, or their mean has if they are pooled, or the steps are spent.
 
-        Returns the guides' parameters and, if they were sought, the powers of the tasks, ``folds × restarts × T``:
-        those of the end of the first stage, mean over a chunk.
+        Returns their ends. Powers that are sought are those of the end of the first stage, mean over a chunk.
         """
         marks = marks or Marks()
-        settings = self.settings
-        state = jax.vmap(jax.vmap(self.adam.init))(params)
-        runs, mean = params["loc"].shape[:2], params
-        powers = None
-        if powers_of.seeks(settings):
-            weights = jnp.broadcast_to(each["power"][:, None], (*runs, self.design.n_tasks))
-            powers = {"weights": weights, "before": jnp.full_like(weights, jnp.nan)}
+        states = [self.begin(run) for run in runs]
+        where = np.cumsum([0, *(len(run.keys) for run in runs)])
+        places = [slice(*ends) for ends in pairwise(where)]
 
         def of_runs(values: np.ndarray) -> np.ndarray:
-            return np.broadcast_to(values, np.prod(runs)).reshape(runs)
+            return np.broadcast_to(values, where[-1])
 
         def reached() -> dict[str, Any]:
-            return {"leaves": jax.tree.leaves((params, state, mean, powers)), "settling": settling.state()}
+            return {"leaves": jax.tree.leaves(states), "settling": settling.state()}
 
         if (left := marks.last()) is not None:
             leaves = [jnp.asarray(value) for value in left["leaves"]]
-            structure = jax.tree.structure((params, state, mean, powers))
-            params, state, mean, powers = jax.tree.unflatten(structure, leaves)
+            states = jax.tree.unflatten(jax.tree.structure(states), leaves)
             settling.restore(left["settling"])
-        for number in range(len(settling.trace), chunks(settings.max_steps)):
-            rate = jnp.asarray(of_runs(step_size(settings) * settling.factor), dtype=jnp.float32)
-            own = jax.random.fold_in(key, number)
-            seeking = jnp.asarray(of_runs(settling.stage == 0))
-            (params, state, powers, latest), losses = self.chunk(
-                params, state, powers, fixed, each, own, rate, settling.likelihood, seeking
-            )
-            mean = self.mean(mean, latest, jnp.asarray(of_runs(settling.last), dtype=jnp.float32))
-            losses = np.asarray(losses).reshape(-1, CHUNK)
-            losses = losses.mean(axis=0, keepdims=True) if pooled else losses
-            settling.look(losses)
-            if powers is not None:
-                over = jnp.asarray(of_runs(settling.stage > 0))[..., None] & seeking[..., None]
-                powers["weights"] = jnp.where(over, powers.pop("mean"), powers["weights"])
-            tick(CHUNK, loss=float(np.mean(losses)))
-            if settling.settled.all():
-                break
-            marks.leave(reached)
+        first = len(settling.trace)
+        with ThreadPoolExecutor(os.cpu_count()) as cores:
+            for number in range(first, settling.max_chunks):
+                rate = of_runs(step_size(self.settings) * settling.factor).astype(np.float32)
+                seeking, last = of_runs(settling.stage == 0), of_runs(settling.last).astype(np.float32)
+                own, likelihood = jax.random.fold_in(key, number), np.float32(settling.likelihood)
+                due = [place for place, at in enumerate(places) if np.any(rate[at])]
+                calls = [
+                    (states[place], runs[place], fixed, own, number, rate[at], likelihood, seeking[at], last[at])
+                    for place, at in enumerate(places) if place in due
+                ]
+                # The first call compiles, with handlers that belong to the process.
+                done = list((map if number == first else cores.map)(self._advance, calls))
+                # Runs that have settled stay as they are.
+                losses = np.zeros((where[-1], CHUNK)) + (settling.trace[-1][:, None] if number else 0.0)
+                for place, (state, found) in zip(due, done, strict=True):
+                    states[place], losses[places[place]] = state, found
+                losses = losses.mean(axis=0, keepdims=True) if pooled else losses
+                settling.look(losses)
+                if powers_of.seeks(self.settings):
+                    over = of_runs(settling.stage > 0) & seeking
+                    states = [_held(state, over[at]) for state, at in zip(states, places, strict=True)]
+                tick(CHUNK, loss=float(np.mean(losses)))
+                if settling.settled.all():
+                    break
+                marks.leave(reached)
         # Where steps were spent before the last stage there is no mean.
         there = of_runs(settling.stage) >= len(STAGES) - 1
-        ended = jax.tree.map(lambda a, b: jnp.where(there.reshape(*runs, *[1] * (a.ndim - 2)), a, b), mean, params)
-        return ended, None if powers is None else powers["weights"]
+        return [
+            state._replace(params=_where(there[at], state.mean, state.params))
+            for state, at in zip(states, places, strict=True)
+        ]
 
-    def _initials(self, keys: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        # One after another: side by side, samplers take longer to compile than all draws to make.
-        initials: dict[str, Any] = jax.lax.map(lambda key: self._initial(key, arrays), keys)
-        return initials
+    def _advance(self, call: tuple[Any, ...]) -> tuple[State, np.ndarray]:
+        state, losses = self.chunk(*call)
+        # Waits for the result.
+        return state, np.asarray(losses)
 
-    def _initial(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    def _start(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Guide parameters at a draw from the prior."""
         z = self.latent.start(key, arrays)
         free = self.latent.size - self.latent.n_point
         params = {"point": z[: self.latent.n_point], "loc": z[self.latent.n_point :]}
@@ -271,14 +329,19 @@ class NumPyroSVI:
         keys = jax.random.split(key, draws)
         return jnp.mean(jax.vmap(lambda own: self.negative_elbo(params, own, arrays, scale))(keys))
 
+    def _begin(self, run: Run) -> State:
+        powers = None
+        if powers_of.seeks(self.settings):
+            powers = {"weights": run.own["power"], "before": jnp.full(self.design.n_tasks, jnp.nan)}
+            powers["mean"] = powers["weights"]
+        return State(run.params, self.adam.init(run.params), run.params, powers)
+
     def _chunk(
-        self, params: Any, state: Any, powers: Any, fixed: Any, each: Any, key: Any, rate: Any, likelihood: Any,
-        seeking: Any,
+        self, state: State, run: Run, fixed: Any, key: Any, number: Any, rate: Any, likelihood: Any, seeking: Any,
+        last: Any,
     ) -> Any:
-        folds, restarts = params["loc"].shape[:2]
         # All runs see the same rows in the same order: their objectives then differ by what they are, not by luck.
-        batch_keys = jax.random.split(jax.random.fold_in(key, 0), CHUNK)
-        run_keys = jax.random.split(jax.random.fold_in(key, 1), (folds, restarts))
+        batch_keys = jax.random.split(key, CHUNK)
 
         def step(own: Any, rate: Any, seeking: Any, carry: Any, keys: Any) -> Any:
             params, state, powers, total = carry
@@ -295,16 +358,21 @@ class NumPyroSVI:
             params = jax.tree.map(lambda p, u: p - rate * u, params, update)
             return (params, state, powers, jax.tree.map(jnp.add, total, params)), loss
 
-        def one(params: Any, state: Any, powers: Any, own: Any, key: Any, rate: Any, seeking: Any) -> Any:
-            keys = batch_keys, jax.random.split(key, CHUNK)
+        def one(state: State, run: Run, rate: Any, seeking: Any, last: Any) -> Any:
+            keys = batch_keys, jax.random.split(jax.random.fold_in(run.keys, number), CHUNK)
+            powers = state.powers
             if powers is not None:
                 powers = powers | {"mean": jnp.zeros_like(powers["weights"])}
-            carry = params, state, powers, jax.tree.map(jnp.zeros_like, params)
-            (params, state, powers, total), losses = jax.lax.scan(partial(step, own, rate, seeking), carry, keys)
-            return (params, state, powers, jax.tree.map(lambda value: value / CHUNK, total)), losses
+            carry = state.params, state.adam, powers, jax.tree.map(jnp.zeros_like, state.params)
+            (params, adam, powers, total), losses = jax.lax.scan(partial(step, run.own, rate, seeking), carry, keys)
+            # Of the last chunks; as it was before them.
+            mean = jax.tree.map(
+                lambda mean, own: jnp.where(last > 0, mean + (own / CHUNK - mean) / jnp.maximum(last, 1.0), mean),
+                state.mean, total,
+            )
+            return State(params, adam, mean, powers), losses
 
-        over_restarts = jax.vmap(one, in_axes=(0, 0, 0, None, 0, 0, 0))
-        return jax.vmap(over_restarts)(params, state, powers, each, run_keys, rate, seeking)
+        return jax.vmap(one)(state, run._replace(params=None), rate, seeking, last)
 
     def _sought(self, params: Any, key: Any, arrays: Any, powers: Any, seeking: Any) -> Any:
         """Powers after a step, and their mean over the chunk so far."""
@@ -334,8 +402,16 @@ class NumPyroSVI:
 
         return jax.lax.map(one, jax.random.split(key, draws))
 
-    def _elbo(self, params: Any, arrays: Any, key: Any) -> Any:
-        """Final ELBO of a restart."""
-        particles = 1 if isinstance(self.settings, MAP) else EVALUATION_DRAWS
-        keys = jax.random.split(key, particles)
-        return -jnp.mean(jax.lax.map(lambda own: self.negative_elbo(params, own, arrays), keys))
+    def draws(self, params: Any, arrays: Any, key: Any, n: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """``n`` draws of the sites, and log p − log q of each."""
+        blocks = self._blocks(params, arrays, key, n)
+        found: tuple[dict[str, np.ndarray], np.ndarray] = jax.tree.map(lambda *own: np.concatenate(own)[:n], *blocks)
+        return found
+
+    def elbo(self, params: Any, arrays: Any, key: Any) -> float:
+        """Mean of log p − log q over draws."""
+        return float(np.mean([ratio for _, ratio in self._blocks(params, arrays, key, self.evaluation)], dtype=float))
+
+    def _blocks(self, params: Any, arrays: Any, key: Any, n: int) -> Iterator[Any]:
+        for number in range(-(-n // self.block)):
+            yield self.draw(params, arrays, jax.random.fold_in(key, number))

@@ -58,6 +58,7 @@ class Settling:
 
     def __init__(self, runs: int, cells: float, max_chunks: int, warm: bool = False) -> None:
         self.warmup = () if warm else WARMUP
+        self.max_chunks = max_chunks
         self.due = [round(share * max_chunks) for share in DUE]
         self.tolerance = MIN_GAIN * cells
         self.stage = np.full(runs, int(warm))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from bmtl.data import Data, Design, arrays
 from bmtl.engine.numpyro import NumPyroEngine
 from bmtl.fitting import MAP, SVI, numpyro_latent, numpyro_svi, pyro_latent, pyro_svi
 from bmtl.fitting.settings import is_point
+from bmtl.fitting.settling import Settling
 from bmtl.models import Merged, SharedTrunk
 from bmtl.noise import Known
 from bmtl.trunks import MLP, Fourier, Identity, Linear
@@ -44,7 +46,7 @@ def numpyro_svi_of(model, tasks, settings):
 @pytest.mark.parametrize("guide", GUIDES)
 def test_vectorised_elbo_equals_the_loop(guide, grouped) -> None:
     svi, held = numpyro_svi_of(SharedTrunk(Linear(2)), grouped("poisson"), SVI(guide=guide, trunk="point"))
-    params = jax.tree.map(lambda value: value[0, 0], svi.start(jax.random.PRNGKey(0), (1, 1), held))
+    params = svi.start(jax.random.PRNGKey(0), held)
     keys = jax.random.split(jax.random.PRNGKey(1), 6)
     loop = np.array([svi.negative_elbo(params, key, held) for key in keys])
     vectorised = jax.vmap(lambda key: svi.negative_elbo(params, key, held))(keys)
@@ -52,28 +54,48 @@ def test_vectorised_elbo_equals_the_loop(guide, grouped) -> None:
     assert np.ptp(loop) > 1e-3
 
 
-def test_side_by_side_runs_equal_runs_alone(grouped) -> None:
-    """Restarts and folds trained as one program take the same steps as each would alone."""
-    settings = SVI(restarts=2, trunk="guide")
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "lanes"])
+def test_side_by_side_runs_equal_runs_alone(grouped, together) -> None:
+    """Restarts and folds take the same steps as each would alone, in calls of their own or as lanes of one."""
+    settings = SVI(trunk="guide")
     tasks = grouped("gaussian")
     svi, held = numpyro_svi_of(SharedTrunk(Linear(2)), tasks, settings)
     mask = {name: value for name, value in held.items() if name.startswith("mask/")}
     fixed = {name: value for name, value in held.items() if name not in mask}
     folds = [mask, {name: value & (np.arange(tasks.n_rows) % 4 > 0) for name, value in mask.items()}]
-    stacked = {name: jax.numpy.stack([fold[name] for fold in folds]) for name in mask}
-    params = svi.start(jax.random.PRNGKey(0), (2, 2), held)
-    state = jax.vmap(jax.vmap(svi.adam.init))(params)
-    key = jax.random.PRNGKey(3)
-    rate, seeking = np.full((2, 2), 0.01), np.zeros((2, 2), dtype=bool)
-    _, losses = svi.chunk(params, state, None, fixed, stacked, key, rate, 1.0, seeking)
-    first = np.asarray(losses)[..., 0]
-    keys = jax.random.split(jax.random.fold_in(key, 1), (2, 2))
-    for f, fold in enumerate(folds):
-        for r in range(2):
-            own = jax.tree.map(lambda value, f=f, r=r: value[f, r], params)
-            step = jax.random.split(keys[f, r], numpyro_svi.CHUNK)[0]
-            np.testing.assert_allclose(first[f, r], svi.negative_elbo(own, step, fixed | fold), rtol=1e-4)
-    assert len(np.unique(np.round(first, 2))) == 4
+    starts = [svi.start(key, held) for key in jax.random.split(jax.random.PRNGKey(0), 2)]
+    parts = list(itertools.product(starts, folds))
+    keys = jax.random.split(jax.random.PRNGKey(3), len(parts))
+    runs = [
+        jax.tree.map(lambda value: value[None], numpyro_svi.Run(start, fold, key))
+        for (start, fold), key in zip(parts, keys, strict=True)
+    ]
+
+    def ends(runs) -> tuple[np.ndarray, np.ndarray]:
+        settling = Settling(sum(len(run.keys) for run in runs), 100.0, 3)
+        found = svi.train(runs, fixed, jax.random.PRNGKey(1), settling, lambda *_, **__: None)
+        return np.concatenate([state.params["loc"] for state in found]), np.stack(settling.trace, axis=1)
+
+    joined = [jax.tree.map(lambda *own: np.concatenate(own), *runs)] if together else runs
+    loc, trace = ends(joined)
+    alone = [ends([run]) for run in runs]
+    # Lanes of one program sum in another order.
+    equal = partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-3) if together else np.testing.assert_array_equal
+    equal(loc, np.concatenate([own for own, _ in alone]))
+    np.testing.assert_allclose(trace, np.concatenate([own for _, own in alone]), rtol=1e-3)
+    assert len(np.unique(np.round(loc[:, 0], 4))) == len(parts)
+
+
+def test_a_settled_run_stays_while_others_go_on(grouped) -> None:
+    svi, held = numpyro_svi_of(SharedTrunk(Linear(2)), grouped("gaussian"), SVI(trunk="guide"))
+    start = svi.start(jax.random.PRNGKey(0), held)
+    keys = jax.random.split(jax.random.PRNGKey(3), 2)
+    runs = [jax.tree.map(lambda value: value[None], numpyro_svi.Run(start, {}, key)) for key in keys]
+    settling = Settling(2, 100.0, 2)
+    settling.stage[0] = 3
+    first, second = svi.train(runs, held, jax.random.PRNGKey(1), settling, lambda *_, **__: None)
+    np.testing.assert_array_equal(first.params["loc"][0], start["loc"])
+    assert np.abs(np.asarray(second.params["loc"][0] - start["loc"])).max() > 0.01
 
 
 @pytest.mark.parametrize("trunk", ["point", "guide"])
@@ -302,10 +324,17 @@ def test_one_compiled_program_serves_all_data_of_a_shape(pair) -> None:
     numpyro_svi._COMPILED.clear()
     bmtl.fit(model, pair, **settings)
     (svi,) = numpyro_svi._COMPILED.values()
-    sizes = [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbo)]
+    sizes = [part._cache_size() for part in (svi.start, svi.begin, svi.chunk, svi.draw)]
     again = bmtl.fit(model, rest, **settings)
     assert list(numpyro_svi._COMPILED.values()) == [svi]
-    assert [part._cache_size() for part in (svi.initial, svi.chunk, svi.draw, svi.elbo)] == sizes == [1] * 4
+    assert [part._cache_size() for part in (svi.start, svi.begin, svi.chunk, svi.draw)] == sizes == [1] * 4
+    # Nor do restarts, folds left out, or another number of steps or draws need programs of their own.
+    held, odd = arrays(rest, Design.of(rest)), np.arange(rest.n_rows) % 2 == 1
+    masks = {name: own for name, own in held.items() if name.startswith("mask/")}
+    folds = [{name: own & part for name, own in masks.items()} for part in (odd, ~odd)]
+    other = SVI(trunk="guide", restarts=2, max_steps=250, draws=40)
+    numpyro_svi.run(model, Design.of(rest), held, other, 0, folds)
+    assert [part._cache_size() for part in (svi.start, svi.begin, svi.chunk, svi.draw)] == sizes
     numpyro_svi._COMPILED.clear()
     alone = bmtl.fit(model, rest, **settings)
     assert same_sites(again, alone)
@@ -319,7 +348,7 @@ def test_few_compiled_programs_are_kept(pair, monkeypatch) -> None:
     design = Design.of(pair)
     held = arrays(pair, design)
     one, two, three = (
-        numpyro_svi.compiled(SharedTrunk(Linear(2)), design, SVI(draws=draws), held) for draws in (1, 2, 3)
+        numpyro_svi.compiled(SharedTrunk(Linear(2)), design, SVI(batch_size=size), held) for size in (1, 2, 3)
     )
-    assert numpyro_svi.compiled(SharedTrunk(Linear(2)), design, SVI(draws=2), held) is two
+    assert numpyro_svi.compiled(SharedTrunk(Linear(2)), design, SVI(batch_size=2), held) is two
     assert list(numpyro_svi._COMPILED.values()) == [three, two] and one not in numpyro_svi._COMPILED.values()

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import optax
 
 from bmtl.data import Data, Design, take_rows
@@ -22,12 +21,12 @@ from bmtl.fitting import powers as powers_of
 from bmtl.fitting.checkpoint import Marks
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.kept import kept
-from bmtl.fitting.numpyro_flow import autoregressive, draw_from, flow
+from bmtl.fitting.numpyro_guide import around, draw_from, posterior
 from bmtl.fitting.numpyro_latent import ONCE, Latent
 from bmtl.fitting.progress import Progress
 from bmtl.fitting.robust import robust
-from bmtl.fitting.settings import FLOWS, MAP, RANK, SVI, draws_a_step, is_point, step_size, with_gains
-from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, INIT_SCALE, STAGES, Settling, chunks
+from bmtl.fitting.settings import MAP, SVI, draws_a_step, is_point, step_size, with_gains
+from bmtl.fitting.settling import CHUNK, EVALUATION_DRAWS, STAGES, Settling, chunks
 from bmtl.model import Model, in_trunk
 
 
@@ -198,8 +197,8 @@ def compiled(model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[
 class NumPyroSVI:
     """The compiled pieces of a variational fit of one model and design.
 
-    The guide is a Gaussian over the flat unconstrained latent vector; coordinates estimated by a point come first and
-    have no spread.
+    The guide is one of `bmtl.fitting.numpyro_guide` over the flat unconstrained latent vector; coordinates estimated by
+    a point come first and have no spread.
     """
 
     def __init__(self, model: Model, design: Design, settings: SVI | MAP, arrays: Mapping[str, Any]) -> None:
@@ -280,40 +279,12 @@ class NumPyroSVI:
 
     def _start(self, key: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Guide parameters at a draw from the prior."""
-        z = self.latent.start(key, arrays)
-        free = self.latent.size - self.latent.n_point
-        params = {"point": z[: self.latent.n_point], "loc": z[self.latent.n_point :]}
-        if isinstance(self.settings, MAP):
-            return params
-        params |= {"log_scale": jnp.full(free, np.log(INIT_SCALE))}
-        if self.settings.guide == "full_rank":
-            params |= {"tril": jnp.zeros((free, free))}
-        if self.settings.guide == "flow":
-            keys = jax.random.split(jax.random.fold_in(key, 1), FLOWS)
-            params |= {"flow": [autoregressive(free)[0](own, (free,))[1] for own in keys]}
-        if self.settings.guide == "low_rank":
-            rank = min(free, RANK)
-            params |= {"factor": 0.1 * jax.random.normal(jax.random.fold_in(key, 1), (free, rank))}
-        return params
-
-    def posterior(self, params: Mapping[str, Any]) -> Any:
-        """The guide's distribution over the coordinates that have one."""
-        if "flow" in params:
-            return flow(params)
-        if "log_scale" not in params:
-            return dist.Delta(params["loc"], event_dim=1)
-        # All in units of each coordinate's own scale: steps that are small for one are then not large for another.
-        scale = jnp.exp(params["log_scale"])
-        if "tril" in params:
-            unit = jnp.eye(len(scale)) + jnp.tril(params["tril"], -1)
-            return dist.MultivariateNormal(params["loc"], scale_tril=scale[:, None] * unit)
-        if "factor" in params:
-            return dist.LowRankMultivariateNormal(params["loc"], scale[:, None] * params["factor"], scale**2)
-        return dist.Normal(params["loc"], scale).to_event(1)
+        own_key = jax.random.fold_in(key, 1)
+        return around(self.settings, self.latent.start(key, arrays), self.latent.n_point, own_key)
 
     def negative_elbo(self, params: Mapping[str, Any], key: Any, arrays: Mapping[str, Any], scale: Any = 1.0) -> Any:
         """One-draw estimate of −ELBO, with the entropy of a Gaussian guide in closed form."""
-        q = self.posterior(params)
+        q = posterior(params)
         free, log_q = draw_from(q, key)
         if isinstance(self.settings, MAP):
             log_q = 0.0
@@ -376,7 +347,7 @@ class NumPyroSVI:
 
     def _sought(self, params: Any, key: Any, arrays: Any, powers: Any, seeking: Any) -> Any:
         """Powers after a step, and their mean over the chunk so far."""
-        z = jnp.concatenate([params["point"], draw_from(self.posterior(params), key)[0]])
+        z = jnp.concatenate([params["point"], draw_from(posterior(params), key)[0]])
 
         def by_task(z: Any) -> Any:
             # The log-density is linear in the powers: its derivative by one is that task's log-likelihood.
@@ -393,7 +364,7 @@ class NumPyroSVI:
 
     def _draw(self, params: Any, arrays: Any, key: Any, draws: int) -> tuple[dict[str, Any], Any]:
         """Guide draws of the sites, and log p − log q of each."""
-        q = self.posterior(params)
+        q = posterior(params)
 
         def one(key: Any) -> Any:
             free, log_q = draw_from(q, key)

@@ -98,7 +98,7 @@ class Guide:
         return torch.eye(tril.shape[-1], device=self.device) + torch.tril(tril, -1)
 
     def _flow(self, loc: torch.Tensor, scale: torch.Tensor) -> Any:
-        """``z = loc + scale · flows(ε)``; the same as `bmtl.fitting.numpyro_flow.flow`."""
+        """``z = loc + scale · flows(ε)``; the same as `bmtl.fitting.numpyro_guide.flow`."""
         back = torch.arange(loc.shape[-1] - 1, -1, -1, device=self.device)
         parts: list[Any] = []
         for own in self.flows:

@@ -19,7 +19,7 @@ import torch
 import bmtl
 from bmtl.data import Data, Design, arrays
 from bmtl.engine.numpyro import NumPyroEngine
-from bmtl.fitting import MAP, SVI, numpyro_latent, numpyro_svi, pyro_latent, pyro_svi
+from bmtl.fitting import MAP, SVI, numpyro_guide, numpyro_latent, numpyro_svi, pyro_latent, pyro_svi
 from bmtl.fitting.settings import is_point
 from bmtl.fitting.settling import Settling
 from bmtl.models import Merged, SharedTrunk
@@ -130,12 +130,11 @@ def test_flat_log_density_on_both_engines(model, trunk, five) -> None:
 def test_guides_have_the_same_entropy_and_density_on_both_engines(guide, pair) -> None:
     settings = SVI(guide=guide)
     design = Design.of(pair)
-    svi, _ = numpyro_svi_of(MODEL, pair, settings)
     with torch.random.fork_rng():
         other = pyro_svi.PyroSVI(MODEL, design, settings, arrays(pair, design))
     tensors = other.guide.named(other.flat[0].detach())
     params = {name: value.numpy() for name, value in tensors.items()}
-    ours = svi.posterior(params)
+    ours = numpyro_guide.posterior(params)
     theirs = other.guide.posterior(tensors)
     z = params["loc"] + np.float32(0.03)
     with torch.no_grad():

@@ -27,6 +27,11 @@ class Adam:
         self._square = [torch.zeros_like(own) for own in params]
         self._steps = params[0].new_zeros(())
 
+    @property
+    def state(self) -> list[torch.Tensor]:
+        """All that it keeps."""
+        return [*self._mean, *self._square, self._steps]
+
     @torch.no_grad()
     def __call__(self, gradients: Sequence[torch.Tensor], rate: torch.Tensor) -> None:
         """One step.

@@ -83,7 +83,9 @@ class Checkpoint:
         folder = Path(folder)
         meta, data = tasks.spec()
         about = json.loads(json.dumps({
-            "model": specification(model), "settings": {"method": type(settings).__name__, **vars(settings)},
+            "model": specification(model), "settings": {
+                "method": type(settings).__name__, **{name: specification(own) for name, own in vars(settings).items()},
+            },
             "engine": engine, "device": device, "seed": seed, **more, "versions": versions.installed(),
             "tasks": meta, "data": {name: digest(value) for name, value in data.items()},
         }))

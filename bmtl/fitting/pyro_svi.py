@@ -16,6 +16,7 @@ from bmtl.data import Data, Design, take_rows
 from bmtl.engine.pyro import PyroEngine
 from bmtl.fitting import powers
 from bmtl.fitting.adam import Adam
+from bmtl.fitting.checkpoint import Marks
 from bmtl.fitting.devices import current
 from bmtl.fitting.draws import Draws
 from bmtl.fitting.gains import Gains
@@ -67,14 +68,19 @@ def run(
     if ranks is not None:
         rows, device = -(-rows // ranks.size), str(ranks.device)
     step = 1 if alone else max(1, AT_ONCE // rows)
-    found: list[tuple[PyroSVI, int]] = []
+    marks = progress.marks if ranks is None else Marks()
+    left = marks.last() or []
+    done: list[PyroSVI] = []
     cuda = [device] if torch.device(device).type == "cuda" else []
     with current(device), torch.random.fork_rng(devices=cuda), pyro.validation_enabled(False):
         for at in range(0, len(places), step):
             own = {name: np.stack([stacked[fold][name] for fold, _ in places[at : at + step]]) for name in stacked[0]}
             svi = PyroSVI(model, design, settings, values, seeds[at : at + step], own, device, begin, seed, ranks)
-            svi.train(progress)
-            found += [(svi, run) for run in range(len(svi.seeds))]
+            done.append(svi)
+            if len(left) >= len(done):
+                svi.restore(left[len(done) - 1])
+            svi.train(progress, lambda: marks.leave(lambda: [own.state() for own in done]))
+        found = [(svi, run) for svi in done for run in range(len(svi.seeds))]
         seconds = time.perf_counter() - start
         return [_best(found[at : at + restarts], seconds) for at in range(0, len(found), restarts)]
 
@@ -175,6 +181,9 @@ class PyroSVI:
         self.seeking, self.passed = False, torch.zeros_like(self.before)
         self.at = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.total = [torch.zeros_like(own) for own in self.params]
+        # Of the parameters over the chunks of the last stage.
+        self.mean = [own.clone() for own in self.params]
+        self.ended: list[torch.Tensor] = []
         self.generators = [torch.Generator(self.device).manual_seed(own) for own in (seed, *self.seeds)]
 
     def of(self, run: int) -> dict[str, torch.Tensor]:
@@ -272,13 +281,38 @@ class PyroSVI:
         parts = repeated(self._give, self.generators, self.device), repeated(self._take, [], self.device)
         return partial(self._together, self.ranks, *parts)
 
-    def train(self, progress: Progress) -> None:
-        """Optimise until the ELBOs have settled or the steps are spent."""
+    @property
+    def _kept(self) -> list[torch.Tensor]:
+        """What steps change in place."""
+        return [*self.params, *self.mean, *self.adam.state, *self.robust.state]
+
+    def state(self) -> dict[str, Any]:
+        """All that what is left of the training depends on, which `restore` takes up again."""
+        return {
+            "tensors": [own.cpu() for own in self._kept], "settling": self.settling.state(),
+            "generators": self.ended or [own.get_state() for own in self.generators],
+            "gains": None if self.gains is None else self.gains.state_dict()["state"],
+            "powers": [self.arrays["power"].cpu(), self.before.cpu()] if self.seeks else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier `state` of the same runs."""
+        for own, value in zip(self._kept, state["tensors"], strict=True):
+            own.copy_(value)
+        self.settling.restore(state["settling"])
+        for generator, value in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(value)
+        if self.gains is not None:
+            self.gains.load_state_dict(self.gains.state_dict() | {"state": state["gains"]})
+        if self.seeks:
+            self.arrays["power"], self.before = (own.to(self.device) for own in state["powers"])
+
+    def train(self, progress: Progress, leave: Callable[[], None] = lambda: None) -> None:
+        """Optimise until the ELBOs have settled or the steps are spent; ``leave`` is called along the way."""
         settings, settling = self.settings, self.settling
-        mean = [own.clone() for own in self.params]
         advance = self._repeated()
         with progress.bar(type(settings).__name__, settings.max_steps) as tick:
-            for _ in range(chunks(settings.max_steps)):
+            for _ in range(0 if settling.settled.all() else settling.max_chunks - len(settling.trace)):
                 self.scale.fill_(settling.likelihood * self.stand_for)
                 self.rate.copy_(torch.as_tensor(self.first_rate * settling.factor))
                 if self.gains is not None:
@@ -290,7 +324,7 @@ class PyroSVI:
                     advance()
                 # The mean over the chunks of the last stage.
                 weight = torch.as_tensor(1.0 / np.maximum(settling.last, 1) * (settling.last > 0), device=self.device)
-                for own, total in zip(mean, self.total, strict=True):
+                for own, total in zip(self.mean, self.total, strict=True):
                     own.lerp_(total / CHUNK, weight.float()[:, None])
                 losses = self.losses.cpu().numpy().T
                 settling.look(losses)
@@ -299,10 +333,12 @@ class PyroSVI:
                 tick(CHUNK, loss=float(losses.mean()))
                 if settling.settled.all():
                     break
+                leave()
         # Where steps were spent before the last stage there is no mean.
         there = torch.as_tensor(settling.stage >= len(STAGES) - 1, device=self.device)
-        for own, value in zip(self.params, mean, strict=True):
+        for own, value in zip(self.params, self.mean, strict=True):
             own.copy_(torch.where(there[:, None], value, own))
+        self.ended = [own.get_state() for own in self.generators]
         self.elbo = np.array([self._elbo(run) for run in range(len(self.seeds))])
 
     def _sought(self, arrays: Mapping[str, Any]) -> torch.Tensor:

@@ -70,6 +70,11 @@ class Robust:
         self._square = [torch.zeros_like(own) for own in params]
         self._count = params[0].new_zeros(len(params[0]))
 
+    @property
+    def state(self) -> list[torch.Tensor]:
+        """All that it keeps."""
+        return [*self._square, self._count]
+
     @torch.no_grad()
     def __call__(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The gradients, held."""

@@ -123,20 +123,28 @@ def test_a_file_that_was_changed_is_named(tmp_path: Path) -> None:
         Checkpoint(tmp_path).load("abc")
 
 
-@pytest.mark.parametrize("options", [SVI, pytest.param(NUTS, marks=pytest.mark.slow)], ids=["svi", "nuts"])
-def test_a_fit_that_was_killed_goes_on(options: dict[str, Any], tmp_path: Path, pair, monkeypatch) -> None:
-    model = SharedTrunk(Identity())
-    whole = bmtl.fit(model, pair, seed=3, **options)
+def dies_at(marks: tuple[int, ...], monkeypatch) -> list[Path]:
+    """Marks are left at every occasion, and after some of them the process dies; where they were left."""
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     left, write = [], checkpoint._write
 
     def dying(path: Path, value: Any) -> None:
         write(path, value)
         left.append(path)
-        if len(left) in (2, 5):
+        if len(left) in marks:
             raise Killed
 
     monkeypatch.setattr(checkpoint, "_write", dying)
+    return left
+
+
+@pytest.mark.parametrize(
+    "options", [SVI, SVI | {"engine": "pyro"}, pytest.param(NUTS, marks=pytest.mark.slow)], ids=["svi", "pyro", "nuts"]
+)
+def test_a_fit_that_was_killed_goes_on(options: dict[str, Any], tmp_path: Path, pair, monkeypatch) -> None:
+    model = SharedTrunk(Identity())
+    whole = bmtl.fit(model, pair, seed=3, **options)
+    left = dies_at((2, 5), monkeypatch)
     for _ in range(2):
         with pytest.raises(Killed):
             bmtl.fit(model, pair, seed=3, checkpoint=tmp_path, **options)
@@ -147,6 +155,32 @@ def test_a_fit_that_was_killed_goes_on(options: dict[str, Any], tmp_path: Path, 
     assert before == 5
     assert len(left) == total + 1
     assert [own.suffix for own in tmp_path.iterdir() if own.name != checkpoint.MANIFEST] == [".npz"]
+
+
+@pytest.mark.filterwarnings("ignore::bmtl.errors.PowerPosteriorWarning")
+@pytest.mark.parametrize(
+    "options",
+    [{"optimiser": "gains"}, {"guide": "flow"}, {"weighting": bmtl.training.GradNorm()}],
+    ids=["gains", "flow", "GradNorm"],
+)
+def test_fits_one_after_another_go_on(options: dict[str, Any], tmp_path: Path, pair, monkeypatch) -> None:
+    """On Pyro: those that were done stay done, the one under way goes on with all that its optimiser knew."""
+    how = {"restarts": 2, "max_steps": 750, "draws": 40, "trunk": "guide", "engine": "pyro"} | options
+    model = SharedTrunk(MLP((3,)))
+    whole = bmtl.fit(model, pair, seed=3, **how)
+    runs = len(whole.draws.trace)
+    left = dies_at((2, 4, 5), monkeypatch)
+    killed = 0
+    while True:
+        try:
+            found = bmtl.fit(model, pair, seed=3, checkpoint=tmp_path, **how)
+            break
+        except Killed:
+            killed += 1
+    same(found, whole)
+    assert killed == (3 if runs == 2 else 2)
+    # Three occasions a run, and the result.
+    assert len(left) == 3 * runs + 1
 
 
 def test_nothing_finished_is_repeated(tmp_path: Path, pair, monkeypatch) -> None:

@@ -104,7 +104,7 @@ class Outcome:
     data: Data
     block: Block
 
-    def log_prob(self, y: Any) -> Any:  # noqa: ARG002
+    def log_prob(self, y: Any) -> Any:
         """Of the outcomes that the data hold, which ``y`` is."""
         return self._own(self.played.log_prob)
 

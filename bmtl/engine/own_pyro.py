@@ -28,7 +28,7 @@ class Sites(TaskSites, Messenger):
         if not site_is_subsample(msg):
             self.at_site(msg)
         elif (msg["fn"].subsample_size or msg["fn"].size) < msg["fn"].size:
-            raise ValueError(f"the plate {msg['name']!r} subsamples: bmtl draws the minibatches, so give it all its rows")
+            raise ValueError(f"the plate {msg['name']!r} subsamples, but bmtl draws the minibatches: give it all rows")
 
     def _pyro_param(self, msg: Any) -> None:
         self.at_param(msg["name"])
@@ -79,7 +79,7 @@ class Played:
     def mean(self) -> Any:
         return self._drawn[:, 0]
 
-    def new(self, key: Any) -> Any:  # noqa: ARG002
+    def new(self, key: Any) -> Any:
         """By torch's global generator; the same at every call."""
         return self._drawn[:, 1]
 
@@ -113,7 +113,7 @@ def _each(model: Any, one: Callable[[Mapping[str, Any]], Any], values: dict[str,
     except RuntimeError as error:
         if "vmap" not in str(error):
             raise
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0].split(". ")[0]
         raise ValueError(
             f"the program cannot be run at several values at once ({reason}): give FromProgram(..., vectorised=False)"
         ) from error

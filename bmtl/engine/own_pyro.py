@@ -49,6 +49,9 @@ def joint(e: Any, model: Any, data: Data) -> None:
         held = replace(data, values={**data.values, **{name: values[name] for name in apart}})
         with trace() as found, condition(data=values):
             model.run(held, Sites(held))
+        drawn = {name for name, site in found.trace.iter_stochastic_nodes() if not site_is_subsample(site)}
+        if some := sorted(drawn | (values.keys() - apart.keys() - found.trace.nodes.keys())):
+            raise ValueError(f"all latent sites must be there at all values, but {some} are at some only")
         return found.trace.log_prob_sum()
 
     e.each(partial(_each, model, one), apart)

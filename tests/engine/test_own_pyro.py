@@ -43,6 +43,13 @@ def branching(x: Any) -> None:
         pyro.sample(name, dist.Normal(x @ w + (shift[t] if shift[t] > 0 else -shift[t]), NOISE))
 
 
+def changing(x: Any) -> None:
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    shift = pyro.sample("up" if w > 0 else "down", dist.Normal(0.0, 1.0))
+    for name in ("u", "v"):
+        pyro.sample(name, dist.Normal(w * x[:, 0] + shift, NOISE))
+
+
 def subsampled(x: Any) -> None:
     w = pyro.sample("w", dist.Normal(torch.zeros(x.shape[1]), 1.0).to_event(1))
     with pyro.plate("some", len(x), subsample_size=3) as rows:
@@ -89,6 +96,14 @@ def test_log_density_of_several_runs(program: Any, vectorised: bool, layout: str
 def test_a_program_that_branches_says_how_to_run_it(pair: bmtl.Tasks) -> None:
     with pytest.raises(ValueError, match=r"at several values at once \(vmap: .* FromProgram\(..., vectorised=False\)"):
         bmtl.fit(FromProgram(branching, engine="pyro"), pair, method="map", restarts=1)
+
+
+def test_sites_are_the_same_at_all_values(pair: bmtl.Tasks) -> None:
+    design = Design.of(pair)
+    held = {name: torch.as_tensor(value) for name, value in arrays(pair, design).items()}
+    model, sites = FromProgram(changing, engine="pyro", vectorised=False), {"w": torch.ones(1), "down": torch.ones(1)}
+    with pytest.raises(ValueError, match=r"there at all values, but \['down', 'up'\] are at some only"):
+        Score()(lambda e: model.program(e, Data(design, held)), sites, torch.Size([1]))
 
 
 def test_plates_do_not_subsample(pair: bmtl.Tasks) -> None:

@@ -256,16 +256,32 @@ def test_posterior_is_the_conjugate_one(gaussian: bmtl.Tasks, on: SimpleNamespac
             assert own.std() == pytest.approx(np.sqrt(S[j, j]), rel=4 / np.sqrt(2 * ess))
 
 
-@pytest.mark.slow
-def test_advice_on_a_program(on: SimpleNamespace) -> None:
+@pytest.fixture(scope="module")
+def mirrored() -> bmtl.Tasks:
+    """A linear function and its negative, with some noise."""
     rng = np.random.default_rng(24)
     X = rng.normal(size=(120, 2))
     f = X @ np.array([1.0, -0.7])
     Y = np.column_stack([f, -f]) + 0.3 * rng.normal(size=(120, 2))
-    tasks = bmtl.Tasks.from_arrays(X, Y, ["gaussian", "gaussian"], names=["u", "v"])
-    advice = bmtl.advise(on.model("shared"), tasks, seed=0, folds=2, restarts=1)
+    return bmtl.Tasks.from_arrays(X, Y, ["gaussian", "gaussian"], names=["u", "v"])
+
+
+@pytest.mark.slow
+def test_advice_on_a_program(mirrored: bmtl.Tasks) -> None:
+    advice = bmtl.advise(written("numpyro").model("shared"), mirrored, seed=0, folds=2, restarts=1)
     assert advice.pairs["verdict"][0] == "merge" and str(advice.arrangement) == "{u = −v}"
     assert advice.fit.draws.sites["w"].shape[2:] == (1, 2)
     table = advice.differences.set_index("arrangement")
     # One function for both with the right sign loses nothing that is beyond noise.
     assert table.loc["merged", "difference"].sum() > -2 * np.sqrt((table.loc["merged", "se"] ** 2).sum())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bmtl.ConvergenceWarning")
+def test_advice_on_a_pyro_program_tries_the_same(mirrored: bmtl.Tasks) -> None:
+    """Short of the steps that a verdict needs, and it says so."""
+    short = {"folds": 2, "restarts": 1, "max_steps": 500, "draws": 100}
+    advice = bmtl.advise(written("pyro").model("shared"), mirrored, seed=0, **short)
+    assert advice.fit.engine == "pyro" and advice.pairs["verdict"][0] == "undecided"
+    assert str(advice.arrangement) == "{u = −v}" and advice.fit.draws.sites["w"].shape[2:] == (1, 2)
+    assert np.isfinite(advice.differences[["difference", "se"]]).all(axis=None)

@@ -48,7 +48,7 @@ def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0
     Parameters
     ----------
     model : Model
-        Not of a torch trunk.
+        Not of a torch trunk, nor a Pyro program.
     tasks : Tasks
         If outcomes have causes, none of them is taken as set from outside.
     draws : int
@@ -69,7 +69,7 @@ def prior_predictive(model: Model, tasks: Tasks, draws: int = 500, seed: int = 0
     if draws < 1:
         raise ValueError(f"draws must be ≥ 1, got {draws}")
     if "numpyro" not in engines(model):
-        raise ValueError(f"prior_predictive runs on NumPyro, but the trunk of this {type(model).__name__} does not")
+        raise ValueError(f"prior_predictive runs on NumPyro, and this {type(model).__name__} does not")
     sites = prior_draws(model, tasks, draws, seed)
     labels = trees.variables(tasks.names)
     replicated = outcomes(model, tasks, sites, seed)

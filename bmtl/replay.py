@@ -133,7 +133,7 @@ def _fisher(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
 
 
 def _eta(engine: Any, block: Block, key: Any) -> Any:  # noqa: ARG001
-    return block.family.identified(engine.xp, engine.eta[block.name], engine.noise[block.name])
+    return block.family.identified(engine.xp, engine.predictor(block), engine.noise[block.name])
 
 
 def _mean_and_new(engine: Any, block: Block, key: Any) -> Any:

@@ -126,7 +126,8 @@ def _model(saved: Mapping[str, Any], net: Any, program: Any) -> Any:
         return restore(saved, net)
     if program is None:
         raise ValueError(f"the saved fit was made by the program {name}: give it, bmtl.load(path, program=...)")
-    made = model_class("FromProgram")(program, restore(saved["fields"]["arrangement"]))
+    others = {key: restore(value) for key, value in saved["fields"].items() if key != "function"}
+    made = model_class("FromProgram")(program, **others)
     if (given := specification(made)["fields"]["function"]) != name:
         raise ValueError(f"the saved fit was made by the program {name}, not by {given}")
     return made

@@ -228,7 +228,7 @@ def _predictors(engine: Any, model: Model, data: Data) -> Any:
     model.program(engine, data)
     by_task = {}
     for block in data.blocks():
-        eta = engine.eta[block.name]
+        eta = engine.predictor(block)
         for j, t in enumerate(block.tasks):
             if block.family.n_predictors == 1:
                 by_task[t] = eta[..., j, None, :]

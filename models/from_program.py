@@ -1,4 +1,4 @@
-"""A NumPyro program of your own.
+"""A program of your own, in NumPyro or in Pyro.
 
 Story: yours. The program draws its latent variables and observes every task at a sample site of the task's name, one
 independent outcome a row:
@@ -12,21 +12,18 @@ functions are compared (the link of the expected outcome); the likelihood is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from inspect import signature
-from typing import Any, ClassVar
-
-import jax
-import jax.numpy as jnp
-from numpyro.handlers import seed, substitute
-from numpyro.primitives import Messenger
+from typing import Any
 
 from bmtl.arrangement import Arrangement
-from bmtl.data import Block, Data
+from bmtl.data import Data
+from bmtl.engine import ENGINES
+from bmtl.engine.own import Outcome, TaskSites
 from bmtl.engine.replay import Replaying
 from bmtl.errors import TaskError
-from bmtl.trees import RESERVED, RESERVED_START
 
 OFFERED = ("x", "y", "exposure", "arrangement")
 
@@ -38,7 +35,7 @@ def called(function: Callable[..., None]) -> str:
 
 @dataclass(frozen=True)
 class FromProgram:
-    """A NumPyro program as a model.
+    """A NumPyro or Pyro program as a model.
 
     Parameters
     ----------
@@ -49,17 +46,24 @@ class FromProgram:
         whether they are given ``obs`` or not. All others are latent.
     arrangement : Arrangement, optional
         Handed to the program; `bmtl.advise` varies it. Default: one trunk, a head each.
+    engine : {"numpyro", "pyro"}
+        What the program is written in, and runs on.
+    vectorised : bool
+        Whether restarts, folds and draws are scored at once, by `torch.vmap` of the program: it may then not branch on
+        latent values, nor read them as Python numbers. False: one after another. NumPyro programs always are.
 
     Raises
     ------
     TypeError
         If the program is no function of these, or an arrangement is given to one that takes none.
+    ValueError
+        If there is no such engine, or a NumPyro program is not to be vectorised.
     """
 
     function: Callable[..., None] = field(metadata={"saved": called})
     arrangement: Arrangement | None = None
-
-    engines: ClassVar[tuple[str, ...]] = ("numpyro",)
+    engine: str = "numpyro"
+    vectorised: bool = True
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -69,119 +73,43 @@ class FromProgram:
             raise TypeError(f"a program may take {', '.join(OFFERED)}, but {called(self.function)} asks for {unknown}")
         if self.arrangement is not None and "arrangement" not in signature(self.function).parameters:
             raise TypeError(f"the program {called(self.function)} takes no arrangement that could be varied")
+        if self.engine not in ENGINES:
+            raise ValueError(f"unknown engine {self.engine!r}; known: {', '.join(ENGINES)}")
+        if not self.vectorised and self.engine != "pyro":
+            raise ValueError("vectorised=False is for Pyro programs")
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engine that can run the program."""
+        return (self.engine,)
 
     def arranged(self, names: tuple[str, ...]) -> Arrangement:
         return self.arrangement or Arrangement.shared(names)
 
     def program(self, e: Any, data: Data) -> None:
+        if e.name != self.engine:
+            raise ValueError(f"{called(self.function)} is a program for the engine {self.engine}, not for {e.name}")
         for block in data.blocks():
-            if isinstance(e, Replaying):
-                e.observed(block, _Outcome(self, e.draws, data, block))
-            elif block.family.labels:
+            if block.family.labels:
                 raise TypeError(f"FromProgram has no outcomes with labels, and a task is {block.family.name}")
+        # torch is loaded for Pyro programs alone.
+        own = import_module(f"bmtl.engine.own_{self.engine}")
         if not isinstance(e, Replaying):
-            self.run(data, _Sites(data))
+            own.joint(e, self, data)
+            return
+        played = own.Played(self, e.draws, data)
+        for block in data.blocks():
+            e.observed(block, Outcome(played, data, block))
 
-    def run(self, data: Data, sites: _Sites) -> None:
-        """Run the program; its tasks' sites are those of ``sites``."""
+    def run(self, data: Data, sites: TaskSites) -> None:
+        """Run the function; its tasks' sites are those of ``sites``, a handler of its engine."""
         y = {name: own for name, (own, _, _) in sites.cells.items()} if sites.given else None
         offered = {
             "x": data.x, "y": y, "exposure": {name: own for name, (_, _, own) in sites.cells.items()},
             "arrangement": self.arranged(data.design.names),
         }
-        with sites:
+        handler: Any = sites
+        with handler:
             self.function(**{name: offered[name] for name in signature(self.function).parameters})
         if missing := [name for name in data.design.names if name not in sites.found]:
             raise TaskError(f"the program {called(self.function)} has no sample site named {missing[0]!r}")
-
-
-class _Sites(Messenger):
-    """Observes the tasks' sites: every site of a task's name has its cells, and only those that were observed count.
-
-    Parameters
-    ----------
-    data : Data
-    given : bool
-        Whether to observe the outcomes of ``data``; else they are drawn.
-
-    Attributes
-    ----------
-    cells : dict
-        Task to its outcomes, mask and exposures, all of shape (rows,).
-    found : dict
-        Task to the distribution of its outcomes, batch shape (rows,).
-    """
-
-    def __init__(self, data: Data, given: bool = True) -> None:
-        super().__init__()
-        self.data, self.given, self.found = data, given, dict[str, Any]()
-        self.cells: dict[str, tuple[Any, Any, Any]] = {}
-        self.tasks = {name: t for t, name in enumerate(data.design.names)}
-        for block in data.blocks():
-            for j, t in enumerate(block.tasks):
-                own: Any = (block.y, block.mask, block.exposure)
-                if block.y.ndim == 2:
-                    own = tuple(value[j] for value in own)
-                elif data.task is not None:
-                    own = (block.y, block.mask & (data.task == t), block.exposure)
-                self.cells[data.design.names[t]] = own
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] != "sample":
-            return
-        name = msg["name"]
-        if name not in self.cells:
-            if name in RESERVED or name.startswith(RESERVED_START):
-                raise ValueError(f"a fit has a name of its own for the site {name!r}: call it something else")
-            return
-        y, mask, _ = self.cells[name]
-        fn = msg["fn"]
-        if fn.event_shape or len(fn.batch_shape) > 1:
-            shape = f"batch shape {fn.batch_shape} and event shape {fn.event_shape}"
-            raise TaskError(f"the site {name!r} must have one outcome a row, but has {shape}")
-        self.found[name] = fn = fn.expand(y.shape)
-        if self.given:
-            msg["fn"], msg["value"], msg["is_observed"] = fn.mask(mask), y, True
-            power = self.data.values.get("power")
-            msg["scale"] = self.data.scale if power is None else self.data.scale * power[self.tasks[name]]
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The outcomes of a block at posterior draws, ``draws × tasks × rows`` (long: ``draws × rows``)."""
-
-    model: FromProgram
-    draws: Mapping[str, Any]
-    data: Data
-    block: Block
-
-    def log_prob(self, y: Any) -> Any:
-        return self._read(lambda fn, own, key: fn.log_prob(own), given=True)
-
-    def sample(self, key: Any) -> Any:
-        return self._read(lambda fn, own, key: fn.sample(key), key)
-
-    @property
-    def mean(self) -> Any:
-        return self._read(lambda fn, own, key: fn.mean)
-
-    def _read(self, read: Callable[[Any, Any, Any], Any], key: Any = None, given: bool = False) -> Any:
-        names = [self.data.design.names[t] for t in self.block.tasks]
-
-        def one(draw: Mapping[str, Any], key: Any) -> Any:
-            sites = _Sites(self.data, given)
-            with seed(rng_seed=key), substitute(data=draw):
-                self.model.run(self.data, sites)
-            keys = jax.random.split(jax.random.fold_in(key, 1), len(names))
-            return jnp.stack([
-                jnp.broadcast_to(read(sites.found[name], sites.cells[name][0], own), self.data.x.shape[:1])
-                for name, own in zip(names, keys, strict=True)
-            ])
-
-        total = len(next(iter(self.draws.values())))
-        keys = jax.random.split(jax.random.PRNGKey(0) if key is None else key, total)
-        found = jax.vmap(one)(dict(self.draws), keys)
-        if self.data.task is None:
-            return found
-        own = self.data.task == jnp.asarray(self.block.tasks)[:, None]
-        return jnp.sum(jnp.where(own, found, 0.0), axis=1)

@@ -146,14 +146,23 @@ def programs() -> SimpleNamespace:
     import pyro
     import torch
     from numpyro.infer.util import log_density
+    from pyro.poutine.util import site_is_subsample
 
     from bmtl.data import Data, Design, arrays
     from bmtl.engine.numpyro import NumPyroEngine
     from bmtl.engine.pyro import PyroEngine
+    from bmtl.model import engines
 
     def draw(model: Any, tasks: Any, seed: int = 0, values: Any = None) -> dict[str, np.ndarray]:
         design = Design.of(tasks)
         values = arrays(tasks, design) if values is None else values
+        if "numpyro" not in engines(model):
+            data = Data(design, {name: torch.as_tensor(value) for name, value in values.items()})
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                found = pyro.poutine.trace(model.program).get_trace(PyroEngine(), data)
+            latent = {name: found.nodes[name] for name in found.stochastic_nodes}
+            return {name: own["value"].numpy() for name, own in latent.items() if not site_is_subsample(own)}
         data = Data(design, {name: jax.numpy.asarray(value) for name, value in values.items()})
         with numpyro.handlers.trace() as found, numpyro.handlers.seed(rng_seed=seed):
             model.program(NumPyroEngine(), data)
@@ -189,6 +198,7 @@ def made(programs: SimpleNamespace) -> Callable[..., Any]:
     """A fit that nobody fitted: draws scattered around one prior draw, with all that its method reports."""
     from bmtl.fitting import MAP, NUTS, SVI
     from bmtl.fitting.draws import Draws
+    from bmtl.model import engines
     from bmtl.results import Fit
 
     def make(model: Any, tasks: Any, settings: Any, seed: int = 0) -> Any:
@@ -207,7 +217,8 @@ def made(programs: SimpleNamespace) -> Callable[..., Any]:
             ratio = rng.normal(size=shape[1]) if isinstance(settings, SVI) else None
             elbo = rng.normal(size=settings.restarts).astype(np.float32)
             draws = Draws(sites, {}, trace, elbo, ratio, settled=isinstance(settings, MAP), seconds=1.5)
-        return Fit(model, tasks, settings, "numpyro", "cpu", seed, draws)
+        engine = "numpyro" if "numpyro" in engines(model) else "pyro"
+        return Fit(model, tasks, settings, engine, "cpu", seed, draws)
 
     return make
 

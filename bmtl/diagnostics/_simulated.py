@@ -128,7 +128,7 @@ class Simulated:
         for block in data.blocks():
             cells = engine.outcome(block).log_prob(block.y)
             total = total + jnp.sum(jnp.where(block.mask, cells, 0.0), axis=tuple(range(1, cells.ndim)))
-            eta = engine.eta[block.name]
+            eta = engine.predictor(block)
             for j, t in enumerate(block.tasks):
                 for row in self._rows[t]:
                     cell = (..., j, row) if data.task is None else (..., row)

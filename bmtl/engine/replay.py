@@ -56,10 +56,16 @@ class Replaying:
         unit of exposure, and there is no noise.
         """
         self.own[block.name] = outcome
-        mean = outcome.mean / block.exposure
+        self.noise[block.name] = None
+
+    def predictor(self, block: Block) -> Any:
+        """Linear predictors of a block at the draws."""
+        if block.name not in self.own:
+            return self.eta[block.name]
+        mean = self.own[block.name].mean / block.exposure
         links = {"identity": lambda: mean, "log": lambda: self.xp.log(mean),
                  "logit": lambda: self.xp.log(mean) - self.xp.log1p(-mean)}
-        self.eta[block.name], self.noise[block.name] = links[block.family.link](), None
+        return links[block.family.link]()
 
     def mean(self, block: Block) -> Any:
         """Mean of a block's outcomes at the draws, or the probability of each label (last)."""
@@ -70,7 +76,7 @@ class Replaying:
     def weight(self, block: Block) -> Any:
         """Fisher information of each of a block's outcomes about its linear predictor; NaN if it is not known."""
         if block.name in self.own:
-            return self.xp.full_like(self.eta[block.name], float("nan"))
+            return self.xp.full((len(next(iter(self.draws.values()))), *block.y.shape), float("nan"))
         return block.family.weight(self.xp, self.eta[block.name], self.noise[block.name], block.exposure)
 
     def outcome(self, block: Block) -> Any:

@@ -95,6 +95,20 @@ class Score(PyroEngine):
             self._add(distribution.log_prob(self._values[name]))
         return self._values[name]
 
+    def each(self, read: Callable[[dict[str, torch.Tensor]], torch.Tensor], apart: Mapping[str, torch.Tensor]) -> None:
+        """Add the log densities of a program that knows of one run only.
+
+        Parameters
+        ----------
+        read : callable
+            Takes the values of all latent sites and ``apart``, runs in the leading dimension; gives one number a run.
+        apart : mapping
+            Arrays that differ between runs.
+        """
+        runs = self._runs.numel()
+        values = {name: own.reshape(runs, *own.shape[len(self._runs) :]) for name, own in self._values.items()}
+        self._add(read(values | {name: own.expand(runs, *own.shape[1:]) for name, own in apart.items()}))
+
     def factor(self, name: str, log_density: Any) -> None:
         self._add(log_density)
 

@@ -25,7 +25,7 @@ def choose(engine: str, device: str, method: str, able: tuple[str, ...] = ENGINE
     if engine not in (*ENGINES, "auto"):
         raise ValueError(f"unknown engine {engine!r}; known: auto, {', '.join(ENGINES)}")
     if engine not in ("auto", *able):
-        raise ValueError(f"the model's trunk runs on the engine {', '.join(able)} only, not on {engine!r}")
+        raise ValueError(f"the model runs on the engine {', '.join(able)} only, not on {engine!r}")
     if engine == "auto" and len(able) == 1:
         (engine,) = able
     if engine == "numpyro" or (engine == "auto" and method == "nuts"):

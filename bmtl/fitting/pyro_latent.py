@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyro
 import torch
+from pyro.poutine.util import site_is_subsample
 from torch.distributions import biject_to
 from torch.distributions.transforms import ComposeTransform, IndependentTransform
 
@@ -75,7 +76,10 @@ class Latent:
 
     def _sites(self) -> dict[str, Any]:
         nodes = pyro.poutine.trace(self._traced).get_trace(self._arrays).nodes
-        return {name: site for name, site in nodes.items() if site["type"] == "sample" and not site["is_observed"]}
+        return {
+            name: site for name, site in nodes.items()
+            if site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
+        }
 
     def start(self) -> torch.Tensor:
         """A draw from the prior, ``(size,)``."""
@@ -89,7 +93,7 @@ class Latent:
         names, loc, precision = set(), torch.zeros_like(z[(0,) * len(runs)]), torch.zeros_like(z[(0,) * len(runs)])
         constant, at = loc.new_zeros(()), 0
         for name, size in zip(self._names, self._sizes, strict=True):
-            shape, prior = self._shapes[name], self.score.sites[name]
+            shape, prior = self._shapes[name], self.score.sites.get(name)
             while isinstance(prior, torch.distributions.Independent):
                 prior = prior.base_dist
             gaussian = isinstance(prior, torch.distributions.Normal) and prior.batch_shape == shape

@@ -288,7 +288,7 @@ def test_a_frozen_core_with_a_branch_learns_what_the_core_lacks() -> None:
 
 def test_a_module_needs_pyro(pair) -> None:
     model = SharedTrunk(Module(net_of(2, 2)))
-    with pytest.raises(ValueError, match="the model's trunk runs on the engine pyro only, not on 'numpyro'"):
+    with pytest.raises(ValueError, match="the model runs on the engine pyro only, not on 'numpyro'"):
         bmtl.fit(model, pair, engine="numpyro")
     with pytest.raises(ValueError, match="runs on the engine pyro, not on numpyro"):
         model.trunk.sample(NumPyroEngine(), X[:, :2].numpy(), 1)

@@ -47,7 +47,7 @@ def joint(e: Any, model: Any, data: Data) -> None:
 
     def one(values: Mapping[str, Any]) -> Any:
         held = replace(data, values={**data.values, **{name: values[name] for name in apart}})
-        with trace() as found, condition(data=values):
+        with trace() as found, condition(data=dict(values)):
             model.run(held, Sites(held))
         drawn = {name for name, site in found.trace.iter_stochastic_nodes() if not site_is_subsample(site)}
         if some := sorted(drawn | (values.keys() - apart.keys() - found.trace.nodes.keys())):
@@ -96,7 +96,7 @@ class Played:
 
     def _read(self, draw: Mapping[str, Any], read: Callable[[Any], Any], given: bool) -> Any:
         sites = Sites(self.data, given)
-        with condition(data=draw):
+        with condition(data=dict(draw)):
             self.model.run(self.data, sites)
         return torch.stack([read(sites.found[name]) for name in self.data.design.names], dim=-2)
 

@@ -93,7 +93,8 @@ class Latent:
         names, loc, precision = set(), torch.zeros_like(z[(0,) * len(runs)]), torch.zeros_like(z[(0,) * len(runs)])
         constant, at = loc.new_zeros(()), 0
         for name, size in zip(self._names, self._sizes, strict=True):
-            shape, prior = self._shapes[name], self.score.sites.get(name)
+            shape = self._shapes[name]
+            prior: Any = self.score.sites.get(name)
             while isinstance(prior, torch.distributions.Independent):
                 prior = prior.base_dist
             gaussian = isinstance(prior, torch.distributions.Normal) and prior.batch_shape == shape

@@ -13,6 +13,7 @@ from bmtl.causal.columns import columns
 from bmtl.causal.scores import LocalScores
 from bmtl.errors import ConvergenceWarning, TaskError, TaskWarning
 
+LEARNED = bmtl.EdgePrior(expected_parents=None)
 CHAIN = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
 
 
@@ -21,18 +22,18 @@ def pair_row(found, a, b):
     return table[(table["task_a"] == a) & (table["task_b"] == b)].iloc[0]
 
 
+@pytest.mark.parametrize("expected_parents", [0.6, None])
 @pytest.mark.parametrize("seed", range(3))
-def test_edges_are_those_of_enumeration_with_the_prior(seed):
+def test_edges_are_those_of_enumeration_with_the_prior(seed, expected_parents):
     rng = np.random.default_rng(seed)
     tasks = linear_tasks(random_graph(4, 1.0, rng), 60, rng)
-    prior = bmtl.EdgePrior(required=[("y0", "y1")], forbidden=[("y2", "y3")], expected_parents=0.6)
+    prior = bmtl.EdgePrior(required=[("y0", "y1")], forbidden=[("y2", "y3")], expected_parents=expected_parents)
     scores = LocalScores(columns(tasks, 8))
     graphs = all_graphs(4)
     graphs = graphs[graphs[:, 0, 1] & ~graphs[:, 2, 3] & (graphs.sum(axis=1) <= 2).all(axis=1)]
     logs = np.array([
-        sum(scores.one(v, np.flatnonzero(graph[:, v]).tolist()) for v in range(4)) + prior.log_edge(4) * graph.sum()
-        for graph in graphs
-    ])
+        sum(scores.one(v, np.flatnonzero(graph[:, v]).tolist()) for v in range(4)) for graph in graphs
+    ]) + prior.densities(4).log_prior(graphs.sum(axis=(1, 2)))
     mass = np.exp(logs - logs.max())
     expected = np.tensordot(mass / mass.sum(), graphs, axes=1)
     found = dag_posterior(tasks, prior, max_parents=2)
@@ -41,18 +42,19 @@ def test_edges_are_those_of_enumeration_with_the_prior(seed):
     np.testing.assert_array_equal(found.map.to_numpy(), graphs[np.argmax(logs)])
 
 
-def test_units_and_order_do_not_matter():
+@pytest.mark.parametrize("prior", [bmtl.EdgePrior(), LEARNED])
+def test_units_and_order_do_not_matter(prior):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 3))
     Y = X[:, :1] + np.cumsum(rng.normal(size=(80, 4)), axis=1)
     Y[:, 3] = rng.poisson(np.exp(0.3 * Y[:, 3].clip(-3, 3)))
     families, names = ["gaussian", "student_t", "gaussian", "poisson"], list("abcd")
-    first = dag_posterior(bmtl.Tasks.from_arrays(X, Y, families, names=names))
+    first = dag_posterior(bmtl.Tasks.from_arrays(X, Y, families, names=names), prior)
     order = [3, 1, 0, 2]
     scaled = Y * [1e3, 1e-3, 7.0, 1.0] + [0.0, 5.0, -1e4, 0.0]
     other = dag_posterior(bmtl.Tasks.from_arrays(
         X * [1e-4, 3.0, 1e5] + 2.0, scaled[:, order], [families[t] for t in order], names=[names[t] for t in order]
-    ))
+    ), prior)
     np.testing.assert_allclose(other.edges.loc[names, names], first.edges, atol=1e-6)
 
 
@@ -146,19 +148,39 @@ def test_draws_agree_with_the_table_and_are_reproducible():
         found.draw(0)
 
 
-@pytest.mark.parametrize("n_tasks", [6, pytest.param(8, marks=pytest.mark.slow)])
-def test_chains_agree_with_the_sum_over_all_graphs(n_tasks, monkeypatch):
+@pytest.mark.parametrize(("n_tasks", "prior"), [
+    (6, bmtl.EdgePrior()), pytest.param(6, LEARNED, marks=pytest.mark.slow),
+    pytest.param(8, bmtl.EdgePrior(), marks=pytest.mark.slow), pytest.param(8, LEARNED, marks=pytest.mark.slow),
+])
+def test_chains_agree_with_the_sum_over_all_graphs(n_tasks, prior, monkeypatch):
     rng = np.random.default_rng(8 + n_tasks)
     tasks = linear_tasks(random_graph(n_tasks, 1.0, rng), 60, rng)
-    exact = dag_posterior(tasks)
+    exact = dag_posterior(tasks, prior)
     monkeypatch.setattr(posterior, "MOST_EXACT", 2)
-    chains = dag_posterior(tasks)
+    chains = dag_posterior(tasks, prior)
     assert chains.method == "mcmc"
     assert chains.diagnostics["converged"]
     assert np.max(np.abs(chains.edges.to_numpy() - exact.edges.to_numpy())) < 0.05
+    np.testing.assert_allclose(chains.density, exact.density, atol=0.05)
     assert np.max(np.abs(chains.draw(4000).mean(axis=0) - chains.edges.to_numpy())) < 0.05
     ours, theirs = (own.equivalence.set_index(["task_a", "task_b"]) for own in (chains, exact))
     assert np.max(np.abs(ours - theirs).to_numpy()) < 0.08
+
+
+def test_dense_and_sparse_graphs_are_told_apart():
+    rng = np.random.default_rng(17)
+    dense, sparse = np.triu(np.ones((5, 5), dtype=bool), 1), np.zeros((5, 5), dtype=bool)
+    means = []
+    for graph in (dense, sparse):
+        tasks = linear_tasks(graph, 1000, rng)
+        found, usual = dag_posterior(tasks, LEARNED), dag_posterior(tasks)
+        assert found.density["posterior"].sum() == pytest.approx(1.0)
+        means.append(found.density["posterior"] @ found.density["expected_parents"])
+        # Nearer to the truth than where the density is fixed: 10 edges and none.
+        edges, usually = found.edges.to_numpy().sum(), usual.edges.to_numpy().sum()
+        assert abs(edges - graph.sum()) < abs(usually - graph.sum())
+        assert usual.density.to_numpy().tolist() == [[1.0, 1.0, 1.0]]
+    assert means[0] > 1.6 and means[1] < 0.4
 
 
 @pytest.mark.parametrize("kind", ["tiers", "required"])

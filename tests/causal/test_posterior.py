@@ -8,10 +8,12 @@ import pytest
 
 import bmtl
 from benchmarks.causal.problems import all_graphs, is_acyclic, linear_tasks, random_graph
-from bmtl.causal import dag_posterior, posterior
+from bmtl.causal import dag_posterior, effects, posterior
 from bmtl.causal.columns import columns
+from bmtl.causal.normal import PRECISION, log_evidence
 from bmtl.causal.scores import LocalScores
 from bmtl.errors import ConvergenceWarning, TaskError, TaskWarning
+from bmtl.models import CausalTasks, SharedTrunk
 
 LEARNED = bmtl.EdgePrior(expected_parents=None)
 CHAIN = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
@@ -40,6 +42,52 @@ def test_edges_are_those_of_enumeration_with_the_prior(seed, expected_parents):
     assert found.method == "exact"
     np.testing.assert_allclose(found.edges.to_numpy(), expected, atol=1e-9)
     np.testing.assert_array_equal(found.map.to_numpy(), graphs[np.argmax(logs)])
+
+
+def test_without_inputs_the_evidence_is_that_of_parents_alone():
+    rng = np.random.default_rng(20)
+    Y = np.cumsum(rng.normal(size=(80, 3)), axis=1)
+    tasks = bmtl.Tasks.from_arrays(None, Y, ["gaussian"] * 3)
+    found, graphs = dag_posterior(tasks), all_graphs(3)
+    z = (Y - Y.mean(axis=0)) / Y.std(axis=0)
+    logs = np.array([
+        sum(log_evidence(z[:, v], z[:, graph[:, v]], np.full(graph[:, v].sum(), PRECISION)) for v in range(3))
+        for graph in graphs
+    ]) + bmtl.EdgePrior().densities(3).log_prior(graphs.sum(axis=(1, 2)))
+    mass = np.exp(logs - logs.max())
+    np.testing.assert_allclose(found.edges, np.tensordot(mass / mass.sum(), graphs, axes=1), atol=1e-9)
+    assert found.diagnostics["inputs"] == []
+
+
+def test_without_inputs_there_are_effects_and_chains(monkeypatch):
+    rng = np.random.default_rng(23)
+    a = rng.standard_t(3, size=200)
+    b = a + rng.standard_t(3, size=200)
+    Y = np.column_stack([a, b, rng.poisson(np.exp(0.3 * b.clip(-3, 3)))])
+    tasks = bmtl.Tasks.from_arrays(None, Y, ["student_t", "student_t", "poisson"], names=list("abc"))
+    found = dag_posterior(tasks)
+    told = effects(tasks, found)
+    assert found.edges.loc["a", "b"] > 0.9
+    assert told.total("a", "b")["mean"] == pytest.approx(1.0, abs=0.25)
+    assert told.do({"a": 1.0}).table["mean"][1] == pytest.approx(1.0, abs=0.35)
+    assert told.mechanisms().empty
+    assert told.split("a", "b").set_index("part")["correlation"]["inputs"] == 0.0
+    monkeypatch.setattr(posterior, "MOST_EXACT", 2)
+    monkeypatch.setattr("bmtl.causal.many.BLOCK", 100)
+    np.testing.assert_allclose(dag_posterior(tasks).edges, found.edges, atol=0.05)
+
+
+def test_models_without_inputs_say_what_is_missing():
+    Y = np.random.default_rng(24).normal(size=(30, 2))
+    tasks = bmtl.Tasks.from_arrays(None, Y, ["gaussian"] * 2)
+    for what, call in {
+        "SharedTrunk": lambda: bmtl.fit(SharedTrunk(), tasks),
+        "CausalTasks": lambda: bmtl.fit(CausalTasks(), tasks),
+        "advise": lambda: bmtl.advise(SharedTrunk(), tasks),
+        "a model": lambda: bmtl.prior_predictive(SharedTrunk(), tasks),
+    }.items():
+        with pytest.raises(TaskError, match=f"{what} needs inputs, and these tasks have none: .*dag_posterior"):
+            call()
 
 
 @pytest.mark.parametrize("prior", [bmtl.EdgePrior(), LEARNED])

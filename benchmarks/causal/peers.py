@@ -14,8 +14,8 @@ a task, 100 or 1,000 rows, normal or heavy-tailed noise, and no inputs or one fo
   edge, over all problems of one size and number of rows, and its shares are the probabilities.
 * The *AUROC* of edges is from the same probabilities.
 
-bmtl states its own. It learns how dense the graph is, with all other settings as they are by default, and is told
-whether noise is normal or has Student-t tails, as a choice among peers is (their degrees of freedom are 4, not 3).
+bmtl states its own, with default settings, and is told whether noise is normal or has Student-t tails, as a choice
+among peers is (their degrees of freedom are 4, not 3).
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def ours(problem: Problem, truth: Flags, Y: Array, X: Array) -> dict[str, Any]:
     tasks = bmtl.Tasks.from_arrays(X, Y, [problem.noise] * problem.tasks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bmtl.ConvergenceWarning)
-        found = dag_posterior(tasks, bmtl.EdgePrior(expected_parents=None))
+        found = dag_posterior(tasks)
     p = found.edges.to_numpy()
     return {
         "log score": log_score(p, truth), "AUROC": auroc(p, truth), "SHD": expected_hamming(found.draw(N_DRAWS), truth),

@@ -57,6 +57,12 @@ def test_sums_over_graphs_are_those_of_enumeration(log_theta):
     np.testing.assert_allclose(sums_over_graphs(4, log_theta), expected, atol=1e-12)
 
 
+def test_graphs_of_more_tasks_are_counted():
+    # The number of labelled acyclic graphs, OEIS A003024.
+    for n_tasks, count in [(6, 3_781_503), (7, 1_138_779_265), (10, 4_175_098_976_430_598_143)]:
+        assert sums_over_graphs(n_tasks, 0.0)[0] == pytest.approx(np.log(count), rel=1e-12)
+
+
 def test_expected_parents_are_expected():
     edges = all_graphs(5).sum(axis=(1, 2))
     own = bmtl.EdgePrior(expected_parents=0.7).densities(5)

@@ -135,7 +135,8 @@ def describe(tasks: Tasks) -> str:
         table["missing"] = tasks.n_rows - tasks.n_cells
     shown = pd.DataFrame(table)[:SHOWN_TASKS].to_string(index=False)
     more = f"\nand {tasks.n_tasks - SHOWN_TASKS} more" if tasks.n_tasks > SHOWN_TASKS else ""
-    head = f"Tasks: {tasks.n_tasks} on {tasks.n_rows} rows × {len(tasks.inputs)} inputs ({listing(tasks.inputs)})"
+    inputs = f" × {len(tasks.inputs)} inputs ({listing(tasks.inputs)})" if tasks.inputs else ", without inputs"
+    head = f"Tasks: {tasks.n_tasks} on {tasks.n_rows} rows{inputs}"
     return f"{head}\n{shown}{more}"
 
 

@@ -256,7 +256,7 @@ class Column:
 def encode(frame: Frame, names: Sequence[str]) -> tuple[tuple[Column, ...], Array]:
     """How these input columns become numbers, and the numbers, shape (rows, encoded columns)."""
     columns = tuple(Column.fit(frame, name) for name in names)
-    return columns, np.column_stack([column.encode(frame) for column in columns])
+    return columns, np.hstack([np.empty((len(frame), 0)), *(column.encode(frame) for column in columns)])
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class Encoder:
         values: dict[str, Array] = {}
         for column in needed:
             values.update(zip(column.encoded, column.encode(frame).T, strict=True))
-        return np.column_stack([values[name] for name in self.inputs])
+        return np.array([values[name] for name in self.inputs]).reshape(-1, len(frame)).T
 
     def from_array(self, X: Array) -> Array:
         """Kept inputs from a matrix of all encoded columns, or of the kept ones only."""

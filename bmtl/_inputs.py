@@ -26,12 +26,12 @@ EPS = float(np.finfo(np.float64).eps)
 MIN_CELLS = 3
 
 
-def check_names(names: Iterable[Any], what: str) -> tuple[str, ...]:
-    """The names as a tuple, after checking that they are strings, that there is one, and that none is repeated."""
+def check_names(names: Iterable[Any], what: str, least: int = 1) -> tuple[str, ...]:
+    """The names as a tuple, after checking that they are strings, that there are so many, and that none is repeated."""
     if isinstance(names, str):
         raise TaskError(f"{what}s must be a list of names, got the single string {names!r}")
     names = tuple(names)
-    if not names:
+    if len(names) < least:
         raise TaskError(f"no {what}s given")
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
@@ -128,12 +128,13 @@ def check_arrays(
     X: Any, Y: Any, inputs: Sequence[str] | None, names: Sequence[str] | None
 ) -> tuple[Array, Array, tuple[str, ...], tuple[str, ...]]:
     """X (rows × d), Y (rows × T), and the d input and T task names, checked against each other."""
-    X, Y = as_matrix(X, "X", "inputs"), as_matrix(Y, "Y", "tasks")
+    Y = as_matrix(Y, "Y", "tasks")
+    X = np.empty((len(Y), 0)) if X is None else as_matrix(X, "X", "inputs")
     if len(X) == 0 or len(Y) == 0:
         raise TaskError(f"no rows: X has {len(X)} and Y has {len(Y)}")
     if len(X) != len(Y):
         raise TaskError(f"X has {len(X)} rows but Y has {len(Y)}")
-    inputs = check_names([f"x{j}" for j in range(X.shape[1])] if inputs is None else inputs, "input")
+    inputs = check_names([f"x{j}" for j in range(X.shape[1])] if inputs is None else inputs, "input", least=0)
     names = check_names([f"y{t}" for t in range(Y.shape[1])] if names is None else names, "output")
     for what, given, expected in [("inputs", inputs, X.shape[1]), ("names", names, Y.shape[1])]:
         if len(given) != expected:
@@ -230,7 +231,7 @@ def keep_distinct(columns: tuple[Column, ...], raw: Array) -> tuple[Encoder, lis
     Raises
     ------
     TaskError
-        If every input is constant.
+        If there are inputs and every one is constant.
     """
     everything = Encoder(columns, ())
     # A single level has no indicator at all, and would otherwise vanish without a word.
@@ -239,9 +240,18 @@ def keep_distinct(columns: tuple[Column, ...], raw: Array) -> tuple[Encoder, lis
     if everything.encoded:
         kept, more = distinct_inputs(raw, check_names(everything.encoded, "encoded input"))
         notes += more
-    if not kept:
+    if columns and not kept:
         raise TaskError(f"no input is left: {listing(notes)}")
     return replace(everything, kept=kept), notes
+
+
+def require_inputs(tasks: Tasks, what: str) -> None:
+    """Raise `TaskError` if there are no inputs; ``what`` is what needs them."""
+    if not tasks.inputs:
+        raise TaskError(
+            f"{what} needs inputs, and these tasks have none: without inputs there are graphs of causes only "
+            "(bmtl.causal.dag_posterior)"
+        )
 
 
 def inputs_like(old: Tasks, new: Tasks) -> Array:

@@ -104,7 +104,8 @@ class Tasks:
             Lazy frames are collected. Missing outcomes (null or NaN) are cells not observed.
         inputs : sequence of str
             Input columns. Booleans become 0 and 1; strings and categories become indicators ``name[level]`` of
-            every level but the first (sorted, or in the order of the categories).
+            every level but the first (sorted, or in the order of the categories). None of them, ``[]``, is enough for
+            a graph of causes (`bmtl.causal`), and not for models.
         outputs : mapping of str to str or Family
             The family of each outcome column; each is one task. Columns of categorical and ordinal outcomes hold
             labels: text, categories, booleans or whole numbers.
@@ -131,7 +132,7 @@ class Tasks:
             a sum of others.
         """
         frame = _frames.read(df)
-        inputs = _inputs.check_names(inputs, "input")
+        inputs = _inputs.check_names(inputs, "input", least=0)
         names, families = _inputs.check_outputs(outputs)
         exposure = dict(exposure or {})
         _inputs.reject_unknown(exposure, names, "exposure")
@@ -163,8 +164,8 @@ class Tasks:
 
         Parameters
         ----------
-        X : array of shape (rows, d)
-            Inputs, in any units.
+        X : array of shape (rows, d), or None
+            Inputs, in any units; none are enough for a graph of causes (`bmtl.causal`), and not for models.
         Y : array of shape (rows, T)
             Outcomes, in any units; NaN where not observed. Those with labels are codes 0, 1, ….
         families : sequence of str or Family

@@ -160,6 +160,19 @@ def test_encode_new_frames_and_arrays(frame, columns, tasks):
     np.testing.assert_array_equal(tasks.encode(one), [[30.0, 0.0, 1.0]])
 
 
+@frames
+def test_no_inputs(frame, columns):
+    own = Tasks.from_frame(frame(columns), [], {"spend": "gaussian", "visits": "poisson"})
+    assert own.inputs == ()
+    assert own.X.shape == own.Z.shape == (40, 0)
+    assert repr(own).startswith("Tasks: 2 on 40 rows, without inputs\n")
+    assert own.encode(frame(columns)).shape == own.encode(np.empty((40, 0))).shape == (40, 0)
+    same(Tasks.from_spec(*own.spec()), own)
+    Y = np.random.default_rng(0).normal(size=(9, 2))
+    for X in (None, np.empty((9, 0))):
+        assert Tasks.from_arrays(X, Y, ["gaussian"] * 2).X.shape == (9, 0)
+
+
 def test_encode_accepts_the_full_width_and_the_kept_width():
     X = np.random.default_rng(0).normal(size=(20, 3))
     X[:, 1] = 4.0

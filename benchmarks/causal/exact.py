@@ -87,7 +87,7 @@ def calibration(n_graphs: int, seed: int, n_tasks: int = 4, n_rows: int = 100) -
     """Expected calibration error of edge probabilities, and their log score."""
     graphs = all_graphs(n_tasks)
     rng = np.random.default_rng(seed)
-    log_prior = bmtl.EdgePrior().log_edge(n_tasks) * graphs.sum(axis=(1, 2))
+    log_prior = bmtl.EdgePrior().densities(n_tasks).log_prior(graphs.sum(axis=(1, 2)))
     prior = np.exp(log_prior - log_prior.max())
     stated, true = [], []
     off = ~np.eye(n_tasks, dtype=bool)

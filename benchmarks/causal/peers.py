@@ -1,7 +1,8 @@
 """Who knows best which task causes which? `bmtl.causal` beside other libraries, on the same standardised problems.
 
-Usage: ``python -m benchmarks.causal.peers [--seeds 20] [--first 0] [--tasks 5 10 20] [--only bmtl pc …] [--out FILE]``.
-It needs the extra ``peers``. What the file holds already is not run again. Problems are those of
+Usage: ``python -m benchmarks.causal.peers [--seeds 20] [--first 0] [--tasks 5 10 20] [--only bmtl pc …] [--again]
+[--out FILE]``. It needs the extra ``peers``. What the file holds already is not run again, unless by ``--again``:
+``--only bmtl --again`` measures bmtl once more and keeps what its peers said. Problems are those of
 `benchmarks.causal.problems.standardised`: every combination of 5, 10 or 20 tasks, Erdős–Rényi graphs with 1 or 2 edges
 a task, 100 or 1,000 rows, normal or heavy-tailed noise, and no inputs or one for each task.
 
@@ -14,7 +15,7 @@ a task, 100 or 1,000 rows, normal or heavy-tailed noise, and no inputs or one fo
 * The *AUROC* of edges is from the same probabilities.
 
 bmtl states its own, with default settings, and is told whether noise is normal or has Student-t tails, as a choice
-among peers is (their degrees of freedom are 4, not 3). Where there are no inputs it has a column of noise for one.
+among peers is (their degrees of freedom are 4, not 3).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -99,8 +100,6 @@ def counts(level: NDArray[np.int64], truth: Flags) -> list[list[int]]:
 
 def ours(problem: Problem, truth: Flags, Y: Array, X: Array) -> dict[str, Any]:
     """What `dag_posterior` says."""
-    if not X.size:
-        X = np.random.default_rng(problem.seed).normal(size=(len(Y), 1))
     tasks = bmtl.Tasks.from_arrays(X, Y, [problem.noise] * problem.tasks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bmtl.ConvergenceWarning)
@@ -114,7 +113,7 @@ def ours(problem: Problem, truth: Flags, Y: Array, X: Array) -> dict[str, Any]:
 
 def particles(problem: Problem, truth: Flags, Y: Array, X: Array) -> dict[str, Any]:
     """What DiBS says."""
-    graphs, weights = rivals.dibs(Y, X, bmtl.EdgePrior().log_edge(problem.tasks), problem.seed)
+    graphs, weights = rivals.dibs(Y, X, bmtl.EdgePrior().densities(problem.tasks).log_theta[0], problem.seed)
     distances = [hamming(pattern(graph), pattern(truth)) for graph in graphs]
     p = np.tensordot(weights, graphs, axes=1)
     return {"counts": counts(np.digitize(p, BINS), truth), "SHD": float(weights @ distances)}
@@ -145,6 +144,12 @@ def run(problem: Problem, names: list[str]) -> dict[str, Any]:
     return found
 
 
+def left(problem: Problem, done: Collection[str], only: list[str], *, again: bool) -> list[str]:
+    """The methods that are still to be run on a problem."""
+    able = [name for name in only if name != "dibs" or problem.tasks <= MOST_DIBS]
+    return able if again else [name for name in able if name not in done]
+
+
 def main() -> None:
     """Run what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description="Graphs of causes by bmtl and by other libraries.")
@@ -152,6 +157,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--tasks", type=int, nargs="+", default=[5, 10, 20])
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--again", action="store_true", help="also what the file holds already")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     held = {
@@ -160,9 +166,7 @@ def main() -> None:
     }
     for problem in design(options.tasks, range(options.first, options.first + options.seeds)):
         done = held.setdefault(problem, {})
-        missing = [
-            name for name in options.only if name not in done and (name != "dibs" or problem.tasks <= MOST_DIBS)
-        ]
+        missing = left(problem, done, options.only, again=options.again)
         if missing:
             done.update(run(problem, missing))
             print(problem, {name: done[name]["seconds"] for name in missing}, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations, product
 
 import numpy as np
@@ -15,6 +16,7 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+@lru_cache(maxsize=8)
 def all_graphs(n_tasks: int) -> Flags:
     """Every directed acyclic graph, by looking at all directions of all pairs, (graphs, T, T)."""
     pairs = list(combinations(range(n_tasks), 2))
@@ -25,7 +27,9 @@ def all_graphs(n_tasks: int) -> Flags:
             graph[a, b], graph[b, a] = direction == 1, direction == 2
         if is_acyclic(graph):
             found.append(graph)
-    return np.stack(found)
+    out = np.stack(found)
+    out.flags.writeable = False
+    return out
 
 
 def is_acyclic(graph: Flags) -> bool:

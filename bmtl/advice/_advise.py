@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.special import ndtr
 
 from bmtl import versions
+from bmtl._inputs import require_inputs
 from bmtl.advice import reasons
 from bmtl.advice._advice import Advice
 from bmtl.advice.arrange import Ranked, kind_of, labels_of, name, rank
@@ -101,7 +102,7 @@ def advise(
     Raises
     ------
     TaskError
-        If there are fewer than two tasks, a protected task is not there, or the folds do not fit the rows.
+        If there are fewer than two tasks or no inputs, a protected task is not there, or the folds do not fit the rows.
     TypeError, ValueError
         If the model has no arrangement to vary or noises by group, an argument is not one there is, or the checkpoint
         is of another call.
@@ -115,6 +116,7 @@ def advise(
     if isinstance(getattr(model, "noise", None), ByGroup):
         raise ValueError("advise weighs each task by one noise: give a model without noise by group")
     tasks.require(2, "advise")
+    require_inputs(tasks, "advise")
     folds = Folds.by_row(folds) if isinstance(folds, int) else folds
     folds.split(tasks, seed)
     if unknown := sorted(set(protect) - set(tasks.names)):

@@ -169,31 +169,38 @@ class ExactGraphs:
                 waiting.append((S | L, L, group))
         return (parents[:, None, :] >> np.arange(self.n_tasks)[:, None] & 1).astype(bool)
 
-    def best(self) -> NDArray[np.bool_]:
-        """The graph of the largest weight, (T, T); one of them where several are (Silander & Myllymäki, UAI 2006)."""
-        n = self.n_tasks
-        highest = self.log_w.copy()
-        for u in range(n):
-            view = highest.reshape(n, -1, 2, 1 << u)
-            np.maximum(view[:, :, 1], view[:, :, 0], out=view[:, :, 1])
-        total = np.full(1 << n, -np.inf)
-        total[0] = 0.0
-        sizes = np.bitwise_count(self._masks)
-        for size in range(1, n + 1):
-            for v in range(n):
-                at = self._masks[(sizes == size) & (self._masks >> v & 1 == 1)]
-                total[at] = np.maximum(total[at], total[at ^ (1 << v)] + highest[v, at ^ (1 << v)])
-        graph = np.zeros((n, n), dtype=bool)
-        S = (1 << n) - 1
-        while S:
-            sinks = np.flatnonzero(S >> np.arange(n) & 1)
-            rest = S ^ (1 << sinks)
-            v = sinks[np.argmax(total[rest] + highest[sinks, rest])]
-            S ^= 1 << int(v)
-            inside = self._inside(S)
-            own = inside[np.argmax(self.log_w[v, inside])]
-            graph[:, v] = own >> np.arange(n) & 1
-        return graph
+
+def best_graph(log_w: Array) -> NDArray[np.bool_]:
+    """The graph of the largest weight, (T, T); one of them where several are (Silander & Myllymäki, UAI 2006).
+
+    Parameters
+    ----------
+    log_w : (T, 2^T) array
+        As of `ExactGraphs`.
+    """
+    n, highest = len(log_w), log_w.copy()
+    for u in range(n):
+        view = highest.reshape(n, -1, 2, 1 << u)
+        np.maximum(view[:, :, 1], view[:, :, 0], out=view[:, :, 1])
+    masks = np.arange(1 << n)
+    total = np.full(1 << n, -np.inf)
+    total[0] = 0.0
+    sizes = np.bitwise_count(masks)
+    for size in range(1, n + 1):
+        for v in range(n):
+            at = masks[(sizes == size) & (masks >> v & 1 == 1)]
+            total[at] = np.maximum(total[at], total[at ^ (1 << v)] + highest[v, at ^ (1 << v)])
+    graph = np.zeros((n, n), dtype=bool)
+    S = (1 << n) - 1
+    while S:
+        sinks = np.flatnonzero(S >> np.arange(n) & 1)
+        rest = S ^ (1 << sinks)
+        v = sinks[np.argmax(total[rest] + highest[sinks, rest])]
+        S ^= 1 << int(v)
+        inside = masks[(masks & ~S) == 0]
+        own = inside[np.argmax(log_w[v, inside])]
+        graph[:, v] = own >> np.arange(n) & 1
+    return graph
 
 
 def _groups(keys: Index, members: Index) -> Iterator[tuple[int, Index]]:

@@ -101,6 +101,8 @@ def grouped(
     z, own : (n, T) arrays
         Standardised tasks, and the cells that are to be explained.
     """
+    if not tasks.inputs:
+        return (), ()
     dictionary = Dictionary(tasks.Z[rows])
     mean = dictionary.Z.mean(axis=0)
     groups = []

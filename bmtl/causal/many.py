@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bmtl.causal.edge_prior import Densities
 from bmtl.causal.partition import Chains, Tables, r_hat, start
 from bmtl.causal.scores import LocalScores
 from bmtl.causal.subsets import Array
@@ -48,8 +49,10 @@ class Sampled:
         Of all chains.
     edges : (T, T) array
         Probabilities; also of edges from tasks that are no candidates, which no graph drawn has.
+    share : (densities,) array
+        Posterior probability of each.
     r_hat : float
-        The largest over edges.
+        The largest over edges and densities.
     sweeps : int
         Of each chain, those left out too.
     candidates : list of T lists of int
@@ -57,21 +60,22 @@ class Sampled:
 
     graphs: Flags
     edges: Array
+    share: Array
     r_hat: float
     sweeps: int
     candidates: list[list[int]]
 
 
 def sample(
-    scores: LocalScores, log_prior: Callable[[int, list[int]], Array], log_edge: float, may: Flags, must: Flags,
+    scores: LocalScores, log_allowed: Callable[[int, list[int]], Array], densities: Densities, may: Flags, must: Flags,
     precedes: Flags, most: int, max_parents: int, seed: int,
 ) -> Sampled:
     """Draws of graphs.
 
     Parameters
     ----------
-    log_prior : callable
-        Of the subsets of a task's candidates.
+    log_allowed : callable
+        Of the subsets of a task's candidates: 0 or −∞.
     may, must : (T, T) bool arrays
         Edges allowed and required.
     precedes : (T, T) bool array
@@ -88,8 +92,8 @@ def sample(
         for v, own in enumerate(candidates):
             if v not in known or known[v][0] != own:
                 known[v] = own, scores.table(v, own, max_parents)
-        priors = [log_prior(v, own) for v, own in enumerate(candidates)]
-        return Tables(candidates, [known[v][1] for v in range(len(candidates))], priors, powers)
+        allowed = [log_allowed(v, own) for v, own in enumerate(candidates)]
+        return Tables(candidates, [known[v][1] for v in range(len(candidates))], allowed, densities, powers)
 
     def begun() -> Chains:
         tables = tabulated()
@@ -97,34 +101,38 @@ def sample(
 
     chains = begun()
     for _ in range(N_EXTENSIONS):
-        drawn, seen = [], []
+        drawn, theta, seen = [], [], []
         for i in range(BURN_IN):
             chains.sweep()
             if i >= BURN_IN // 2 and i % 5 == 0:
                 drawn.append(chains.turned())
+                theta.append(chains.theta())
                 seen.append(chains.edge_probabilities().mean(axis=0))
         graphs, edges = np.concatenate(drawn), np.mean(seen, axis=0)
-        extended = _extended(scores, log_edge, may, must, candidates, graphs, edges, most, max_parents)
+        extended = _extended(scores, may, must, candidates, graphs, np.concatenate(theta), edges, most, max_parents)
         if extended == candidates:
             break
         candidates = extended
         chains = begun()
-    drawn, seen = [], []
+    drawn, theta, seen = [], [], []
     for block in range(MOST_BLOCKS):
         for i in range(BLOCK):
             chains.sweep()
             if i % THIN == 0:
                 drawn.append(chains.turned())
-                seen.append(chains.edge_probabilities().astype(np.float32))
+                theta.append(chains.theta())
+                given = chains.edge_probabilities().reshape(N_CHAINS, -1), chains.density_probabilities()
+                seen.append(np.hstack(given).astype(np.float32))
         kept = int(KEPT_SHARE * len(seen))
         probability = np.stack(seen[-kept:], axis=1)
         worst = r_hat(probability)
         if worst <= GOAL and block + 1 >= FEWEST_BLOCKS:
             break
     graphs = np.concatenate(drawn[-kept:])
-    edges = probability.mean(axis=(0, 1), dtype=float)
-    edges = _with_others(scores, log_edge, may, candidates, graphs, edges, max_parents)
-    return Sampled(graphs, edges, worst, THIN * len(seen), candidates)
+    edges, share = np.split(probability.mean(axis=(0, 1), dtype=float), [may.size])
+    edges = edges.reshape(may.shape)
+    edges = _with_others(scores, may, candidates, graphs, np.concatenate(theta[-kept:]), edges, max_parents)
+    return Sampled(graphs, edges, share, worst, THIN * len(seen), candidates)
 
 
 def first_candidates(scores: LocalScores, may: Flags, must: Flags, most: int) -> list[list[int]]:
@@ -156,7 +164,7 @@ def first_candidates(scores: LocalScores, may: Flags, must: Flags, most: int) ->
 
 
 def _extended(
-    scores: LocalScores, log_edge: float, may: Flags, must: Flags, candidates: list[list[int]], graphs: Flags,
+    scores: LocalScores, may: Flags, must: Flags, candidates: list[list[int]], graphs: Flags, theta: Array,
     edges: Array, most: int, max_parents: int,
 ) -> list[list[int]]:
     """Candidates with those that would be likely parents beside parents drawn, in place of the unlikeliest."""
@@ -164,7 +172,7 @@ def _extended(
     for v, own in enumerate(candidates):
         outside = [int(u) for u in np.flatnonzero(may[:, v]) if u not in own]
         # Whether there would be a cycle does not matter: the edge may be there the other way round.
-        odds = _odds(scores, log_edge, v, outside, graphs, np.ones((len(graphs), len(may)), dtype=bool), max_parents)
+        odds = _odds(scores, v, outside, graphs, np.tile(theta[:, None], len(may)), max_parents)
         new = sorted((u for u in outside if odds[u] > MIN_ODDS), key=lambda u: -odds[u])
         keep = sorted(own, key=lambda u: -(np.inf if must[u, v] else edges[u, v] + edges[v, u]))
         # Half of the places at the most change at once.
@@ -174,11 +182,11 @@ def _extended(
 
 
 def _odds(
-    scores: LocalScores, log_edge: float, v: int, outside: list[int], graphs: Flags, free: Flags, max_parents: int
+    scores: LocalScores, v: int, outside: list[int], graphs: Flags, factor: Array, max_parents: int
 ) -> dict[int, float]:
     """Odds of each of some tasks as one more parent of v, over the sets of parents drawn most often.
 
-    ``free`` (draws, T) says whether a task may become a parent in a graph drawn.
+    ``factor`` (draws, T) says what the edge counts a priori in a graph drawn: 0 where the task may not become a parent.
     """
     odds = dict.fromkeys(outside, 0.0)
     parents, which, counts = np.unique(graphs[:, :, v], axis=0, return_inverse=True, return_counts=True)
@@ -186,26 +194,27 @@ def _odds(
         given = [int(u) for u in np.flatnonzero(parents[i])]
         if len(given) >= max_parents:
             continue
-        here, share = scores.one(v, given), free[which.ravel() == i].sum(axis=0) / len(graphs)
+        here, mean = scores.one(v, given), factor[which.ravel() == i].sum(axis=0) / len(graphs)
         for u in outside:
-            gain = scores.one(v, [*given, u]) - here + log_edge
-            odds[u] += float(share[u] * np.exp(min(gain, 50.0)))
+            gain = scores.one(v, [*given, u]) - here
+            odds[u] += float(mean[u] * np.exp(min(gain, 50.0)))
     return odds
 
 
 def _with_others(
-    scores: LocalScores, log_edge: float, may: Flags, candidates: list[list[int]], graphs: Flags, edges: Array,
+    scores: LocalScores, may: Flags, candidates: list[list[int]], graphs: Flags, theta: Array, edges: Array,
     max_parents: int,
 ) -> Array:
     """Edge probabilities with those of tasks that are no candidates, as one more parent of v in the graphs drawn."""
-    some = graphs[:: max(1, len(graphs) // N_EXAMINED)]
+    every = slice(None, None, max(1, len(graphs) // N_EXAMINED))
+    some, theta = graphs[every], theta[every]
     reach = some | np.eye(len(may), dtype=bool)
     for _ in range(int(np.ceil(np.log2(len(may))))):
         reach = (reach.astype(np.float32) @ reach.astype(np.float32)) > 0
     out = edges.copy()
     for v, own in enumerate(candidates):
         outside = [int(u) for u in np.flatnonzero(may[:, v]) if u not in own]
-        odds = _odds(scores, log_edge, v, outside, some, ~reach[:, v], max_parents)
+        odds = _odds(scores, v, outside, some, theta[:, None] * ~reach[:, v], max_parents)
         whole = 1.0 + sum(odds.values())
         for u in outside:
             out[u, v] = odds[u] / whole

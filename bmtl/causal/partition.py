@@ -11,6 +11,8 @@ Each chain runs at several temperatures at once: at power b < 1 of the evidence 
 change freely, and neighbouring temperatures exchange their states (Geyer 1991, "Markov chain Monte Carlo maximum
 likelihood"), so that the chain at b = 1 is not held by the mode it fell into.
 
+Where the prior is a mixture of densities the state has a density too, drawn given the layering after each sweep.
+
 To direct a tree of edges the other way a whole branch would have to change its layers at once. So graphs are drawn at
 b = 1 now and then, covered edges of theirs are turned, which leads to every graph of the same equivalence class
 (Chickering, "A transformational characterization of equivalent Bayesian network structures", UAI 1995), and chains go
@@ -21,7 +23,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
+from bmtl.causal.edge_prior import Densities
 from bmtl.causal.subsets import Array, log_weights_of_subsets, pick
 
 Index = NDArray[np.int64]
@@ -37,25 +41,33 @@ class Tables:
     Parameters
     ----------
     candidates : list of T lists of int
-    log_evidence, log_prior : lists of T arrays
+    log_evidence, log_allowed : lists of T arrays
         Of each subset of a task's candidates, a bitmask.
+    densities : Densities
+        C of them.
     powers : (B,) array
         Of the evidence, the first 1.
     """
 
     def __init__(
-        self, candidates: list[list[int]], log_evidence: list[Array], log_prior: list[Array], powers: Array
+        self, candidates: list[list[int]], log_evidence: list[Array], log_allowed: list[Array], densities: Densities,
+        powers: Array,
     ) -> None:
         self.n_tasks = n = len(candidates)
+        self.densities = densities
         self.width = max(max(len(own) for own in candidates), 1)
         weights = np.full((len(powers), n, 1 << self.width), -np.inf)
         # Where there are fewer candidates, the task itself fills up: it is never before itself.
         self.candidates = np.tile(np.arange(n)[:, None], (1, self.width))
-        for v, (own, evidence, prior) in enumerate(zip(candidates, log_evidence, log_prior, strict=True)):
-            weights[:, v, : len(evidence)] = powers[:, None] * (evidence - evidence[0]) + prior
+        for v, (own, evidence, allowed) in enumerate(zip(candidates, log_evidence, log_allowed, strict=True)):
+            weights[:, v, : len(evidence)] = powers[:, None] * (evidence - evidence[0]) + allowed
             self.candidates[v, : len(own)] = own
-        self.log_w = weights[0]
-        self.log_alpha = log_weights_of_subsets(weights)
+        edges = np.bitwise_count(np.arange(1 << self.width))
+        by_density = weights[:, None] + densities.log_theta[:, None, None] * edges
+        #: At power 1, [density, task, subset].
+        self.log_w = by_density[0]
+        #: [power, density, task, set].
+        self.log_alpha = log_weights_of_subsets(by_density)
         self.bits = 1 << np.arange(self.width)
         #: Bit of task v among the candidates of u, 0 if it is none, [v, u].
         self.bit_of = np.zeros((n, n), dtype=np.int64)
@@ -79,6 +91,8 @@ class Chains:
         self.n_powers = len(tables.log_alpha)
         #: One row a chain and temperature, the temperatures of a chain side by side.
         self.layer = np.repeat(np.stack([layers(graph) for graph in graphs]), self.n_powers, axis=0)
+        #: Which density each row has.
+        self.density = np.zeros(len(self.layer), dtype=np.int64)
         self._power = np.tile(np.arange(self.n_powers), len(graphs))
         self._parity = 0
 
@@ -86,6 +100,7 @@ class Chains:
         """Every task once, in random order, and an exchange between temperatures."""
         for v in self.rng.permutation(self.tables.n_tasks):
             self._move(int(v))
+        self._redraw()
         self._exchange()
 
     def _masks(self, layer: Index) -> tuple[Index, Index]:
@@ -95,7 +110,7 @@ class Chains:
 
     def _move(self, v: int) -> None:
         t, n = self.tables, self.tables.n_tasks
-        layer, power = self.layer, self._power[:, None]
+        layer, at = self.layer, (self._power[:, None], self.density[:, None])
         rows = len(layer)
         # Without v, layers close up over a layer of its own.
         alone = np.sum(layer == layer[:, [v]], axis=1) == 1
@@ -105,15 +120,15 @@ class Chains:
         layer[:, v] = n
         S, U = self._masks(layer)
         bit, tasks = t.bit_of[v], np.arange(n)
-        a_S, a_Sv = t.log_alpha[power, tasks, S], t.log_alpha[power, tasks, S | bit]
-        a_U = np.where(layer == 0, -np.inf, t.log_alpha[power, tasks, U])
-        a_Uv = t.log_alpha[power, tasks, U | bit]
+        a_S, a_Sv = t.log_alpha[*at, tasks, S], t.log_alpha[*at, tasks, S | bit]
+        a_U = np.where(layer == 0, -np.inf, t.log_alpha[*at, tasks, U])
+        a_Uv = t.log_alpha[*at, tasks, U | bit]
         # log β of every other task where v comes later or beside it, just before it in a layer with others, just
         # before it in a layer of its own, and longer before.
         beta = log_difference(np.stack([a_S, a_Sv, a_Sv, a_Sv]), np.stack([a_U, a_U, a_S, a_Uv]))
         beta[:, :, v] = 0.0
-        at = (np.arange(4 * rows) * (n + 3)).reshape(4, rows, 1) + np.where(layer == n, n + 2, layer)
-        by_layer = np.bincount(at.ravel(), beta.ravel(), 4 * rows * (n + 3)).reshape(4, rows, n + 3)
+        bins = (np.arange(4 * rows) * (n + 3)).reshape(4, rows, 1) + np.where(layer == n, n + 2, layer)
+        by_layer = np.bincount(bins.ravel(), beta.ravel(), 4 * rows * (n + 3)).reshape(4, rows, n + 3)
         later = np.cumsum(by_layer[0], axis=1)
         earlier = np.cumsum(by_layer[3, :, ::-1], axis=1)[:, ::-1]
         own = self._own(v, layer)
@@ -134,9 +149,29 @@ class Chains:
         """log β of task v in each layer, (rows, T)."""
         t = self.tables
         before = (layer[:, None, t.candidates[v]] < np.arange(t.n_tasks)[:, None]) @ t.bits
-        alpha = t.log_alpha[self._power[:, None], v, before]
+        alpha = t.log_alpha[self._power[:, None], self.density[:, None], v, before]
         shifted = np.concatenate([np.full((len(layer), 1), -np.inf), alpha[:, :-1]], axis=1)
         return log_difference(alpha, shifted)
+
+    def _redraw(self) -> None:
+        """The density of every row, given its layering."""
+        if len(self.tables.densities.share) > 1:
+            value = self._log_densities(np.arange(len(self.layer)))
+            self.density = np.argmax(value + self.rng.gumbel(size=value.shape), axis=1)
+
+    def _log_densities(self, rows: Index) -> Array:
+        """Log weights of the densities given the layerings of m rows, (m, C)."""
+        densities = self.tables.densities.log_weight
+        return densities + self._log_weights(rows, self._power[rows, None], np.arange(len(densities))[None])
+
+    def _log_weights(self, rows: Index, power: Index, density: Index) -> Array:
+        """Log weights of the layerings of m rows at powers and densities that broadcast to (m, k)."""
+        layer = self.layer[rows]
+        (S, U), tasks = self._masks(layer), np.arange(self.tables.n_tasks)
+        at = power[..., None], density[..., None], tasks
+        below = np.where(layer[:, None] == 0, -np.inf, self.tables.log_alpha[*at, U[:, None]])
+        total: Array = log_difference(self.tables.log_alpha[*at, S[:, None]], below).sum(axis=-1)
+        return total
 
     def _exchange(self) -> None:
         """Exchange the states of every second pair of neighbouring temperatures, by Metropolis."""
@@ -145,19 +180,12 @@ class Chains:
         if not len(low):
             return
         ends = np.concatenate([low, low + 1])
-        S, U = self._masks(self.layer[ends])
-        first, tasks = self.layer[ends] == 0, np.arange(self.tables.n_tasks)
-
-        def log_weight(power: Index) -> Array:
-            table = self.tables.log_alpha
-            below = np.where(first, -np.inf, table[power[:, None], tasks, U])
-            total: Array = log_difference(table[power[:, None], tasks, S], below).sum(axis=1)
-            return total
-
-        power = self._power[ends]
-        gain = log_weight(np.roll(power, len(low))) - log_weight(power)
+        power, density = self._power[ends, None], self.density[ends, None]
+        other = np.roll(power, len(low))
+        gain = (self._log_weights(ends, other, density) - self._log_weights(ends, power, density))[:, 0]
         swapped = low[np.log(self.rng.random(len(low))) < gain[: len(low)] + gain[len(low) :]]
-        self.layer[swapped], self.layer[swapped + 1] = self.layer[swapped + 1], self.layer[swapped]
+        for state in (self.layer, self.density):
+            state[swapped], state[swapped + 1] = state[swapped + 1], state[swapped]
 
     def turned(self) -> Flags:
         """Graphs drawn given the layering of each chain at power 1, some covered edges turned; chains go on from there.
@@ -170,6 +198,8 @@ class Chains:
         (C, T, T) bool array
         """
         t, graph = self.tables, self.graphs()
+        # There are as many edges afterwards: any density does.
+        log_w = t.log_w[0]
         rows, n = np.arange(len(graph)), t.n_tasks
         masks = (graph * t.bit_of).sum(axis=1)
         covered = _covered(graph)
@@ -178,7 +208,7 @@ class Chains:
             chosen = np.argmax(covered.reshape(len(rows), -1) * (1.0 - self.rng.random((len(rows), n * n))), axis=1)
             u, v = np.divmod(chosen, n)
             new_u, new_v = masks[rows, u] | t.bit_of[v, u], masks[rows, v] & ~t.bit_of[u, v]
-            gain = t.log_w[u, new_u] + t.log_w[v, new_v] - t.log_w[u, masks[rows, u]] - t.log_w[v, masks[rows, v]]
+            gain = log_w[u, new_u] + log_w[v, new_v] - log_w[u, masks[rows, u]] - log_w[v, masks[rows, v]]
             other = graph.copy()
             other[rows, u, v], other[rows, v, u] = False, True
             after = _covered(other)
@@ -190,21 +220,31 @@ class Chains:
         self.layer[:: self.n_powers] = np.stack([layers(own) for own in graph])
         return graph
 
+    def theta(self) -> Array:
+        """By what an edge multiplies the prior in each chain at power 1, (C,)."""
+        found: Array = np.exp(self.tables.densities.log_theta[self.density[:: self.n_powers]])
+        return found
+
     def _cold(self) -> tuple[Index, Index, Index]:
         """Layers and masks of the chains at power 1."""
         layer = self.layer[:: self.n_powers]
         return layer, *self._masks(layer)
 
+    def density_probabilities(self) -> Array:
+        """Of each density given the layering of each chain at power 1, (C, densities)."""
+        # Finite where all are rounded to nothing.
+        return softmax(np.maximum(self._log_densities(np.flatnonzero(self._power == 0)), -1e300), axis=1)
+
     def edge_probabilities(self) -> Array:
-        """Given the layering of each chain at power 1, (C, T, T)."""
+        """Given the layering and density of each chain at power 1, (C, T, T)."""
         t, log_alpha = self.tables, self.tables.log_alpha[0]
         layer, S, U = self._cold()
-        tasks = np.arange(t.n_tasks)[:, None]
-        top = log_alpha[tasks[:, 0], S][..., None]
+        tasks, density = np.arange(t.n_tasks)[:, None], self.density[:: self.n_powers, None, None]
+        top = log_alpha[density[..., 0], tasks[:, 0], S][..., None]
         S, U = S[..., None], U[..., None]
 
         def share(masks: Index) -> Array:
-            found: Array = np.exp(log_alpha[tasks, masks] - top)
+            found: Array = np.exp(log_alpha[density, tasks, masks] - top)
             return found
 
         rooted = (layer == 0)[..., None]
@@ -217,17 +257,17 @@ class Chains:
         return out
 
     def graphs(self) -> Flags:
-        """A graph drawn given the layering of each chain at power 1, (C, T, T)."""
+        """A graph drawn given the layering and density of each chain at power 1, (C, T, T)."""
         t = self.tables
         layer, S, U = self._cold()
         out = np.zeros((len(S), t.n_tasks, t.n_tasks), dtype=bool)
         subsets = np.arange(1 << t.width)
-        for c in range(len(S)):
+        for c, density in enumerate(self.density[:: self.n_powers]):
             for v in range(t.n_tasks):
                 allowed = subsets[(subsets & ~S[c, v]) == 0]
                 if layer[c, v]:
                     allowed = allowed[(allowed & ~U[c, v]) != 0]
-                own = allowed[pick(t.log_w[v, allowed], 1, self.rng)[0]]
+                own = allowed[pick(t.log_w[density, v, allowed], 1, self.rng)[0]]
                 out[c, t.candidates[v, (own & t.bits) != 0], v] = True
         return out
 
@@ -268,16 +308,16 @@ def start(tables: Tables, precedes: Flags, rng: np.random.Generator) -> Flags:
         v = int(rng.choice(free))
         S = int(before[tables.candidates[v]] @ tables.bits)
         allowed = subsets[(subsets & ~S) == 0]
-        own = allowed[pick(tables.log_w[v, allowed], 1, rng)[0]]
+        own = allowed[pick(tables.log_w[0, v, allowed], 1, rng)[0]]
         graph[tables.candidates[v, (own & tables.bits) != 0], v] = True
         before[v] = True
     return graph
 
 
 def r_hat(probability: Array) -> float:
-    """Largest split R-hat (Gelman et al., Bayesian Data Analysis, 2013, section 11.4) over edges, from (C, D, T, T).
+    """Largest split R-hat (Gelman et al., Bayesian Data Analysis, 2013, section 11.4) over events, from (C, D, events).
 
-    Of edges whose conditional probabilities vary by more than .01 (standard deviation) over all draws.
+    Of those whose conditional probabilities vary by more than .01 (standard deviation) over all draws.
     """
     C, D = probability.shape[:2]
     half = D // 2

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from bmtl._frames import quoted
 from bmtl.causal.columns import columns
-from bmtl.causal.edge_prior import EdgePrior
+from bmtl.causal.edge_prior import Densities, EdgePrior
 from bmtl.causal.equivalence import Splitter
-from bmtl.causal.exact import ExactGraphs
 from bmtl.causal.many import GOAL, N_CHAINS, sample
+from bmtl.causal.mixture import GraphMixture
 from bmtl.causal.scores import LocalScores
 from bmtl.causal.subsets import Array
 from bmtl.errors import ConvergenceWarning, TaskError
@@ -57,15 +57,19 @@ class DagPosterior:
     map : DataFrame
         T × T booleans: the likeliest graph (of chains: of those drawn). Where directions are not identified others are
         as likely.
+    density : DataFrame
+        A row for each density of the prior, one unless the prior learns it: columns expected_parents (of a task, on
+        average a priori), prior and posterior (its probabilities).
     method : {"exact", "mcmc"}
     diagnostics : dict
-        ``rows`` used, ``inputs`` (groups), ``max_parents``; of chains ``r_hat`` (the largest over edges), ``sweeps``,
-        ``chains`` and ``converged``.
+        ``rows`` used, ``inputs`` (groups), ``max_parents``; of chains ``r_hat`` (the largest over edges and densities),
+        ``sweeps``, ``chains`` and ``converged``.
     """
 
     names: tuple[str, ...]
     edges: pd.DataFrame
     map: pd.DataFrame
+    density: pd.DataFrame
     method: str
     diagnostics: dict[str, Any]
     _draw: Callable[[int, np.random.Generator], Flags] = field(repr=False)
@@ -157,7 +161,7 @@ def dag_posterior(
     TaskWarning
         If rows are left out because a task is missing there.
     ConvergenceWarning
-        If the R-hat of an edge is above 1.05.
+        If the R-hat of an edge or a density is above 1.05.
     """
     prior = EdgePrior() if prior is None else prior
     tasks.require(2, "a posterior over graphs")
@@ -167,30 +171,31 @@ def dag_posterior(
     width = n - 1 if n <= MOST_EXACT else CANDIDATES
     found = columns(tasks, int(np.clip(LOG_COLUMNS - width, FEWEST_GROUPS, MOST_GROUPS)))
     scores = LocalScores(found)
-    log_edge = prior.log_edge(n)
-    log_prior = _log_prior(may, must, log_edge)
+    densities, log_allowed = prior.densities(n), _log_allowed(may, must)
+
+    def tables(edges: Array, best: Flags, share: Array) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        density = {"expected_parents": densities.parents, "prior": densities.share, "posterior": share}
+        return _table(edges, tasks.names), _table(best, tasks.names), pd.DataFrame(density)
 
     diagnostics: dict[str, Any] = {"rows": len(found.rows), "inputs": list(found.input_names), "max_parents": limit}
     if n <= MOST_EXACT:
-        graphs, log_w = _exact(n, lambda v, others: scores.table(v, others, limit) + log_prior(v, others))
+        graphs, log_w = _exact(n, lambda v, others: scores.table(v, others, limit) + log_allowed(v, others), densities)
 
         def tabulated(child: int, parents: tuple[int, ...]) -> float:
             return float(log_w[child, sum(1 << u for u in parents)])
 
-        return DagPosterior(
-            tasks.names, _table(graphs.edge_probabilities(), tasks.names), _table(graphs.best(), tasks.names), "exact",
-            diagnostics, graphs.draw, tabulated, seed, scores,
-        )
+        told = tables(graphs.edge_probabilities(), graphs.best(), graphs.share)
+        return DagPosterior(tasks.names, *told, "exact", diagnostics, graphs.draw, tabulated, seed, scores)
 
     def weight(child: int, parents: tuple[int, ...]) -> float:
         own = np.zeros(n, dtype=bool)
         own[list(parents)] = True
         if np.any(own & ~may[:, child]) or np.any(must[:, child] & ~own):
             return -np.inf
-        return scores.one(child, list(parents)) + log_edge * len(parents)
+        return scores.one(child, list(parents))
 
     most = CANDIDATES if all(scores.exact(v) for v in range(n)) else CANDIDATES_FITTED
-    sampled = sample(scores, log_prior, log_edge, may, must, _precedes(prior, must, tasks), most, limit, seed)
+    sampled = sample(scores, log_allowed, densities, may, must, _precedes(prior, must, tasks), most, limit, seed)
     diagnostics |= {
         "r_hat": sampled.r_hat, "sweeps": sampled.sweeps, "chains": N_CHAINS, "converged": sampled.r_hat <= MAX_R_HAT,
     }
@@ -199,15 +204,14 @@ def dag_posterior(
         warnings.warn(what, ConvergenceWarning, stacklevel=2)
     distinct = np.unique(sampled.graphs[:: max(1, len(sampled.graphs) // N_CLASSES)], axis=0)
     totals = [sum(weight(v, tuple(np.flatnonzero(graph[:, v]))) for v in range(n)) for graph in distinct]
+    best = distinct[int(np.argmax(totals + densities.log_prior(distinct.sum(axis=(1, 2)))))]
 
     def picked(count: int, rng: np.random.Generator) -> Flags:
         chosen: Flags = sampled.graphs[rng.integers(len(sampled.graphs), size=count)]
         return chosen
 
-    return DagPosterior(
-        tasks.names, _table(sampled.edges, tasks.names), _table(distinct[int(np.argmax(totals))], tasks.names), "mcmc",
-        diagnostics, picked, weight, seed, scores,
-    )
+    told = tables(sampled.edges, best, sampled.share)
+    return DagPosterior(tasks.names, *told, "mcmc", diagnostics, picked, weight, seed, scores)
 
 
 def draw_prior(prior: EdgePrior, names: Sequence[str], n: int, seed: int = 0) -> Flags:
@@ -220,31 +224,30 @@ def draw_prior(prior: EdgePrior, names: Sequence[str], n: int, seed: int = 0) ->
     """
     if len(names) > MOST_EXACT:
         raise TaskError(f"graphs can be drawn from their prior for up to {MOST_EXACT} tasks, got {len(names)}")
-    log_prior = _log_prior(*prior.allowed(names), prior.log_edge(len(names)))
-    return _exact(len(names), log_prior)[0].draw(n, np.random.default_rng(seed))
+    graphs, _ = _exact(len(names), _log_allowed(*prior.allowed(names)), prior.densities(len(names)))
+    return graphs.draw(n, np.random.default_rng(seed))
 
 
-def _log_prior(may: Flags, must: Flags, log_edge: float) -> Callable[[int, list[int]], Array]:
-    """Child and candidates to the log prior of the subsets of the candidates as its parents."""
+def _log_allowed(may: Flags, must: Flags) -> Callable[[int, list[int]], Array]:
+    """Child and candidates to 0 for the subsets of the candidates that its parents may be, and −∞ for the others."""
 
-    def log_prior(child: int, candidates: list[int]) -> Array:
+    def log_allowed(child: int, candidates: list[int]) -> Array:
         subsets = np.arange(1 << len(candidates))
         needed = sum(1 << i for i, u in enumerate(candidates) if must[u, child])
         barred = sum(1 << i for i, u in enumerate(candidates) if not may[u, child])
-        allowed = ((subsets & needed) == needed) & ((subsets & barred) == 0)
-        return np.where(allowed, log_edge * np.bitwise_count(subsets), -np.inf)
+        return np.where(((subsets & needed) == needed) & ((subsets & barred) == 0), 0.0, -np.inf)
 
-    return log_prior
+    return log_allowed
 
 
-def _exact(n: int, table: Callable[[int, list[int]], Array]) -> tuple[ExactGraphs, Array]:
+def _exact(n: int, table: Callable[[int, list[int]], Array], densities: Densities) -> tuple[GraphMixture, Array]:
     """Sums over all graphs of n tasks, and their log weights, from each task's by subset of the others."""
     log_w = np.full((n, 1 << n), -np.inf)
     for v in range(n):
         own = np.arange(1 << (n - 1))
         log_w[v, (own & (1 << v) - 1) | (own >> v << v + 1)] = table(v, [u for u in range(n) if u != v])
-    graphs = ExactGraphs(log_w)
-    if graphs.log_total == -np.inf:
+    graphs = GraphMixture(log_w, densities)
+    if not graphs.share.any():
         raise TaskError("the prior allows no graph: its edges and tiers contradict each other")
     return graphs, log_w
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bmtl import replay
+from bmtl._inputs import require_inputs
 from bmtl.data import Design
 from bmtl.errors import ConvergenceWarning, FitError, PowerPosteriorWarning
 from bmtl.fitting import powers
@@ -88,6 +89,8 @@ def fit(
 
     Raises
     ------
+    TaskError
+        If tasks have no inputs.
     TypeError, ValueError
         If the model, the method, the engine or an option is not one there is, the checkpoint is of another call, or
         the processes that share a fit are not given the same.
@@ -107,6 +110,7 @@ def fit(
     'numpyro'
     """
     check_model(model)
+    require_inputs(tasks, type(model).__name__)
     name, settings = resolve(method, options)
     if engine == "auto" and (with_gains(settings) or distributed):
         engine = "pyro"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.causal import peer_tables
-from benchmarks.causal.peers import Problem, counts, design, levels
+from benchmarks.causal.peers import Problem, counts, design, left, levels
 from benchmarks.causal.problems import all_graphs, is_acyclic
 from benchmarks.causal.scoring import auroc, expected_hamming, extended, hamming, log_score, pattern
 
@@ -125,3 +125,12 @@ def test_design_has_every_cell_and_draws_are_those_of_the_seed():
         slopes = np.linalg.lstsq(design_of, Y[:, v], rcond=None)[0][truth[:, v].sum() :]
         assert np.argmax(np.abs(slopes)) == v
         assert np.abs(np.delete(slopes, v)).max() < 0.15
+
+
+def test_what_is_held_is_run_again_only_when_asked():
+    small, large = (Problem(tasks, 1, 100, "gaussian", True, 0) for tasks in (5, 10))
+    only = ["bmtl", "pc", "dibs"]
+    assert left(small, {"bmtl": {}}, only, again=False) == ["pc", "dibs"]
+    assert left(large, {"bmtl": {}}, only, again=False) == ["pc"]
+    assert left(large, {"bmtl": {}, "pc": {}}, only, again=True) == ["bmtl", "pc"]
+    assert left(small, {"bmtl": {}, "pc": {}}, ["bmtl"], again=True) == ["bmtl"]

@@ -158,7 +158,7 @@ def test_intervals_cover(last):
 def test_total_effects_are_calibrated_over_graphs():
     # Graph, slopes and data from the prior: the true effect is one more draw, ties at zero broken at random.
     graphs, prior, ranks = all_graphs(3), bmtl.EdgePrior(), []
-    chance = np.exp(prior.log_edge(3) * graphs.sum(axis=(1, 2)))
+    chance = np.exp(prior.densities(3).log_prior(graphs.sum(axis=(1, 2))))
     for seed in range(250):
         rng = np.random.default_rng(seed)
         tasks, B = with_slopes(graphs[rng.choice(len(graphs), p=chance / chance.sum())], 100, rng)

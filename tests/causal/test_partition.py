@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import bmtl
 from benchmarks.causal.problems import all_graphs, enumerated, is_acyclic, linear_tasks, random_graph, random_weights
 from bmtl.causal.columns import columns
 from bmtl.causal.many import _extended, first_candidates
+from bmtl.causal.mixture import GraphMixture
 from bmtl.causal.partition import Chains, Tables, layers, log_difference, r_hat, start
 from bmtl.causal.scores import LocalScores
 
+ONE = bmtl.EdgePrior(expected_parents=9.0).densities(4)
+"""All graphs are as probable."""
 
-def tables(log_w, powers=(1.0,)) -> Tables:
+
+def tables(log_w, powers=(1.0,), densities=ONE) -> Tables:
     """Every other task is a candidate."""
     n = len(log_w)
     own, candidates = [], []
@@ -22,7 +27,7 @@ def tables(log_w, powers=(1.0,)) -> Tables:
         spread = sum((masks >> i & 1) << u for i, u in enumerate(others))
         own.append(log_w[v, spread])
         candidates.append(others)
-    return Tables(candidates, own, [np.zeros(1 << (n - 1))] * n, np.array(powers))
+    return Tables(candidates, own, [np.zeros(1 << (n - 1))] * n, densities, np.array(powers))
 
 
 def test_layers():
@@ -56,6 +61,31 @@ def test_chains_have_the_edges_of_enumeration(powers, draw):
     np.testing.assert_allclose(np.mean(drawn, axis=(0, 1)), edges, atol=0.04)
 
 
+@pytest.mark.parametrize("powers", [(1.0,), (1.0, 0.5, 0.2)])
+def test_chains_have_the_densities_of_the_sum_over_all_graphs(powers):
+    log_w = random_weights(4, np.random.default_rng(2)).clip(-3, 3)
+    log_w[np.arange(16) >> np.arange(4)[:, None] & 1 == 1] = -np.inf
+    densities = bmtl.EdgePrior(expected_parents=None).densities(4)
+    exact = GraphMixture(log_w, densities)
+    # What is seen differs from the prior.
+    assert np.abs(exact.share - densities.share).max() > 0.05
+    t = tables(log_w, powers, densities)
+    rng = np.random.default_rng(3)
+    chains = Chains(t, np.stack([start(t, np.zeros((4, 4), dtype=bool), rng) for _ in range(4)]), rng)
+    edges, share, theta, drawn = [], [], [], []
+    for _ in range(1000):
+        chains.sweep()
+        drawn.append(chains.graphs())
+        theta.append(chains.theta())
+        edges.append(chains.edge_probabilities())
+        share.append(chains.density_probabilities())
+    np.testing.assert_allclose(np.mean(share, axis=(0, 1)), exact.share, atol=0.02)
+    seen = np.mean(np.isclose(np.ravel(theta)[:, None], np.exp(densities.log_theta)), axis=0)
+    np.testing.assert_allclose(seen, exact.share, atol=0.04)
+    np.testing.assert_allclose(np.mean(edges, axis=(0, 1)), exact.edge_probabilities(), atol=0.03)
+    np.testing.assert_allclose(np.mean(drawn, axis=(0, 1)), exact.edge_probabilities(), atol=0.04)
+
+
 def test_turning_alone_reaches_a_class_of_equivalent_graphs():
     """Of a path of five tasks that is as probable whichever task is its root, each is the root a fifth of the time."""
     n = 5
@@ -84,11 +114,11 @@ def test_a_start_keeps_to_an_order():
 
 def test_r_hat_sees_chains_apart():
     rng = np.random.default_rng(2)
-    same = rng.random((4, 200, 3, 3))
+    same = rng.random((4, 200, 9))
     assert r_hat(same) < 1.05
-    same[0, :, 0, 1] += 1.0
+    same[0, :, 1] += 1.0
     assert r_hat(same) > 1.5
-    assert r_hat(np.ones((4, 200, 3, 3))) == 1.0
+    assert r_hat(np.ones((4, 200, 9))) == 1.0
 
 
 def test_true_parents_are_candidates_and_lost_ones_come_back():
@@ -105,5 +135,5 @@ def test_true_parents_are_candidates_and_lost_ones_come_back():
     found[child].remove(parent)
     drawn = np.stack([graph] * 4)
     drawn[:, parent, child] = False
-    back = _extended(scores, -2.0, may, must, found, drawn, drawn.mean(axis=0), 8, 17)
+    back = _extended(scores, may, must, found, drawn, np.full(4, 0.1), drawn.mean(axis=0), 8, 17)
     assert parent in back[child]

@@ -8,11 +8,14 @@ import pytest
 
 import bmtl
 from benchmarks.causal.problems import all_graphs, is_acyclic, linear_tasks, random_graph
-from bmtl.causal import dag_posterior, posterior
+from bmtl.causal import dag_posterior, effects, posterior
 from bmtl.causal.columns import columns
+from bmtl.causal.normal import PRECISION, log_evidence
 from bmtl.causal.scores import LocalScores
 from bmtl.errors import ConvergenceWarning, TaskError, TaskWarning
+from bmtl.models import CausalTasks, SharedTrunk
 
+LEARNED = bmtl.EdgePrior(expected_parents=None)
 CHAIN = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
 
 
@@ -21,18 +24,18 @@ def pair_row(found, a, b):
     return table[(table["task_a"] == a) & (table["task_b"] == b)].iloc[0]
 
 
+@pytest.mark.parametrize("expected_parents", [0.6, None])
 @pytest.mark.parametrize("seed", range(3))
-def test_edges_are_those_of_enumeration_with_the_prior(seed):
+def test_edges_are_those_of_enumeration_with_the_prior(seed, expected_parents):
     rng = np.random.default_rng(seed)
     tasks = linear_tasks(random_graph(4, 1.0, rng), 60, rng)
-    prior = bmtl.EdgePrior(required=[("y0", "y1")], forbidden=[("y2", "y3")], expected_parents=0.6)
+    prior = bmtl.EdgePrior(required=[("y0", "y1")], forbidden=[("y2", "y3")], expected_parents=expected_parents)
     scores = LocalScores(columns(tasks, 8))
     graphs = all_graphs(4)
     graphs = graphs[graphs[:, 0, 1] & ~graphs[:, 2, 3] & (graphs.sum(axis=1) <= 2).all(axis=1)]
     logs = np.array([
-        sum(scores.one(v, np.flatnonzero(graph[:, v]).tolist()) for v in range(4)) + prior.log_edge(4) * graph.sum()
-        for graph in graphs
-    ])
+        sum(scores.one(v, np.flatnonzero(graph[:, v]).tolist()) for v in range(4)) for graph in graphs
+    ]) + prior.densities(4).log_prior(graphs.sum(axis=(1, 2)))
     mass = np.exp(logs - logs.max())
     expected = np.tensordot(mass / mass.sum(), graphs, axes=1)
     found = dag_posterior(tasks, prior, max_parents=2)
@@ -41,18 +44,65 @@ def test_edges_are_those_of_enumeration_with_the_prior(seed):
     np.testing.assert_array_equal(found.map.to_numpy(), graphs[np.argmax(logs)])
 
 
-def test_units_and_order_do_not_matter():
+def test_without_inputs_the_evidence_is_that_of_parents_alone():
+    rng = np.random.default_rng(20)
+    Y = np.cumsum(rng.normal(size=(80, 3)), axis=1)
+    tasks = bmtl.Tasks.from_arrays(None, Y, ["gaussian"] * 3)
+    found, graphs = dag_posterior(tasks), all_graphs(3)
+    z = (Y - Y.mean(axis=0)) / Y.std(axis=0)
+    logs = np.array([
+        sum(log_evidence(z[:, v], z[:, graph[:, v]], np.full(graph[:, v].sum(), PRECISION)) for v in range(3))
+        for graph in graphs
+    ]) + bmtl.EdgePrior().densities(3).log_prior(graphs.sum(axis=(1, 2)))
+    mass = np.exp(logs - logs.max())
+    np.testing.assert_allclose(found.edges, np.tensordot(mass / mass.sum(), graphs, axes=1), atol=1e-9)
+    assert found.diagnostics["inputs"] == []
+
+
+def test_without_inputs_there_are_effects_and_chains(monkeypatch):
+    rng = np.random.default_rng(23)
+    a = rng.standard_t(3, size=200)
+    b = a + rng.standard_t(3, size=200)
+    Y = np.column_stack([a, b, rng.poisson(np.exp(0.3 * b.clip(-3, 3)))])
+    tasks = bmtl.Tasks.from_arrays(None, Y, ["student_t", "student_t", "poisson"], names=list("abc"))
+    found = dag_posterior(tasks)
+    told = effects(tasks, found)
+    assert found.edges.loc["a", "b"] > 0.9
+    assert told.total("a", "b")["mean"] == pytest.approx(1.0, abs=0.25)
+    assert told.do({"a": 1.0}).table["mean"][1] == pytest.approx(1.0, abs=0.35)
+    assert told.mechanisms().empty
+    assert told.split("a", "b").set_index("part")["correlation"]["inputs"] == 0.0
+    monkeypatch.setattr(posterior, "MOST_EXACT", 2)
+    monkeypatch.setattr("bmtl.causal.many.BLOCK", 100)
+    np.testing.assert_allclose(dag_posterior(tasks).edges, found.edges, atol=0.05)
+
+
+def test_models_without_inputs_say_what_is_missing():
+    Y = np.random.default_rng(24).normal(size=(30, 2))
+    tasks = bmtl.Tasks.from_arrays(None, Y, ["gaussian"] * 2)
+    for what, call in {
+        "SharedTrunk": lambda: bmtl.fit(SharedTrunk(), tasks),
+        "CausalTasks": lambda: bmtl.fit(CausalTasks(), tasks),
+        "advise": lambda: bmtl.advise(SharedTrunk(), tasks),
+        "a model": lambda: bmtl.prior_predictive(SharedTrunk(), tasks),
+    }.items():
+        with pytest.raises(TaskError, match=f"{what} needs inputs, and these tasks have none: .*dag_posterior"):
+            call()
+
+
+@pytest.mark.parametrize("prior", [bmtl.EdgePrior(), LEARNED])
+def test_units_and_order_do_not_matter(prior):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 3))
     Y = X[:, :1] + np.cumsum(rng.normal(size=(80, 4)), axis=1)
     Y[:, 3] = rng.poisson(np.exp(0.3 * Y[:, 3].clip(-3, 3)))
     families, names = ["gaussian", "student_t", "gaussian", "poisson"], list("abcd")
-    first = dag_posterior(bmtl.Tasks.from_arrays(X, Y, families, names=names))
+    first = dag_posterior(bmtl.Tasks.from_arrays(X, Y, families, names=names), prior)
     order = [3, 1, 0, 2]
     scaled = Y * [1e3, 1e-3, 7.0, 1.0] + [0.0, 5.0, -1e4, 0.0]
     other = dag_posterior(bmtl.Tasks.from_arrays(
         X * [1e-4, 3.0, 1e5] + 2.0, scaled[:, order], [families[t] for t in order], names=[names[t] for t in order]
-    ))
+    ), prior)
     np.testing.assert_allclose(other.edges.loc[names, names], first.edges, atol=1e-6)
 
 
@@ -146,19 +196,39 @@ def test_draws_agree_with_the_table_and_are_reproducible():
         found.draw(0)
 
 
-@pytest.mark.parametrize("n_tasks", [6, pytest.param(8, marks=pytest.mark.slow)])
-def test_chains_agree_with_the_sum_over_all_graphs(n_tasks, monkeypatch):
+@pytest.mark.parametrize(("n_tasks", "prior"), [
+    (6, bmtl.EdgePrior()), pytest.param(6, LEARNED, marks=pytest.mark.slow),
+    pytest.param(8, bmtl.EdgePrior(), marks=pytest.mark.slow), pytest.param(8, LEARNED, marks=pytest.mark.slow),
+])
+def test_chains_agree_with_the_sum_over_all_graphs(n_tasks, prior, monkeypatch):
     rng = np.random.default_rng(8 + n_tasks)
     tasks = linear_tasks(random_graph(n_tasks, 1.0, rng), 60, rng)
-    exact = dag_posterior(tasks)
+    exact = dag_posterior(tasks, prior)
     monkeypatch.setattr(posterior, "MOST_EXACT", 2)
-    chains = dag_posterior(tasks)
+    chains = dag_posterior(tasks, prior)
     assert chains.method == "mcmc"
     assert chains.diagnostics["converged"]
     assert np.max(np.abs(chains.edges.to_numpy() - exact.edges.to_numpy())) < 0.05
+    np.testing.assert_allclose(chains.density, exact.density, atol=0.05)
     assert np.max(np.abs(chains.draw(4000).mean(axis=0) - chains.edges.to_numpy())) < 0.05
     ours, theirs = (own.equivalence.set_index(["task_a", "task_b"]) for own in (chains, exact))
     assert np.max(np.abs(ours - theirs).to_numpy()) < 0.08
+
+
+def test_dense_and_sparse_graphs_are_told_apart():
+    rng = np.random.default_rng(17)
+    dense, sparse = np.triu(np.ones((5, 5), dtype=bool), 1), np.zeros((5, 5), dtype=bool)
+    means = []
+    for graph in (dense, sparse):
+        tasks = linear_tasks(graph, 1000, rng)
+        found, usual = dag_posterior(tasks, LEARNED), dag_posterior(tasks)
+        assert found.density["posterior"].sum() == pytest.approx(1.0)
+        means.append(found.density["posterior"] @ found.density["expected_parents"])
+        # At least as near to the truth as where the density is fixed: 10 edges and none.
+        edges, usually = found.edges.to_numpy().sum(), usual.edges.to_numpy().sum()
+        assert abs(edges - graph.sum()) < abs(usually - graph.sum())
+        assert usual.density.to_numpy().tolist() == [[1.0, 1.0, 1.0]]
+    assert means[0] > means[1] + 0.5
 
 
 @pytest.mark.parametrize("kind", ["tiers", "required"])

@@ -373,8 +373,9 @@ def test_every_family_can_be_cause_and_effect(seven) -> None:
     np.testing.assert_allclose(grade.sum(axis=-1), 1.0, rtol=1e-5)
 
 
-def test_specification_there_and_back() -> None:
-    known = bmtl.EdgePrior([("a", "b")], [("b", "c")], tiers=[["a"], ["b", "c"]], expected_parents=0.5)
+@pytest.mark.parametrize("expected_parents", [0.5, None])
+def test_specification_there_and_back(expected_parents) -> None:
+    known = bmtl.EdgePrior([("a", "b")], [("b", "c")], [["a"], ["b", "c"]], expected_parents)
     model = CausalTasks(Identity(), known, graphs=3)
     assert restore(json.loads(json.dumps(specification(model)))) == model
 

@@ -5,7 +5,7 @@ marks follow from what was measured and done (`case_studies/data/sachs.md`), eve
 
 Amounts are positive and vary by factors, so that every protein is a lognormal task: linear Gaussian in logarithms.
 
-* *observational*: the 853 cells of the first condition. `Tasks` needs an input: a column of noise.
+* *observational*: the 853 cells of the first condition, without an input.
 * *nine conditions*: 7,466 cells. Where a reagent sets a molecule its cells are marked as intervened. Of the others it
   is not said what they act on: ICAM-2, the inhibitors of MEK's activity (U0126: MEK rises and ERK falls) and of PI3K
   (LY294002, not measured), and the activation by anti-CD3/CD28, which the last two conditions lack, are inputs.

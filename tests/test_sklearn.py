@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from bmtl.sklearn import MultiTaskClassifier, MultiTaskRegressor
 from bmtl.trunks import Identity
 
 QUICK: dict[str, Any] = {"restarts": 1, "max_steps": 2000, "draws": 200}
+SETTLED = QUICK | {"max_steps": 20_000}
 ESTIMATORS = [
     MultiTaskRegressor(trunk=Identity(), options=QUICK, random_state=0),
     MultiTaskClassifier(trunk=Identity(), options=QUICK, random_state=0),
@@ -45,15 +45,12 @@ def linear() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def regressor(linear: tuple[np.ndarray, np.ndarray]) -> MultiTaskRegressor:
-    with warnings.catch_warnings():
-        # Marks do not reach fixtures of a module.
-        warnings.simplefilter("ignore", bmtl.ConvergenceWarning)
-        return MultiTaskRegressor(trunk=Identity(), options=QUICK, random_state=0).fit(*linear)
+    return MultiTaskRegressor(trunk=Identity(), options=SETTLED, random_state=0).fit(*linear)
 
 
 def test_it_is_the_fit_of_the_same_seed(regressor: Any, linear: Any) -> None:
     tasks = bmtl.Tasks.from_arrays(*linear, families=["gaussian", "gaussian"])
-    same = bmtl.fit(SharedTrunk(Identity()), tasks, seed=0, **QUICK)
+    same = bmtl.fit(SharedTrunk(Identity()), tasks, seed=0, **SETTLED)
     for name, value in same.draws.sites.items():
         np.testing.assert_array_equal(value, regressor.fit_.draws.sites[name])
     expected = same.predict(linear[0])["mean"]["y1"].mean(["chain", "draw"])

@@ -124,11 +124,13 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, (what, label) in zip(figure.subplots(1, 2), (("fit", "seconds a fit"), ("GiB", "peak GiB")), strict=True):
+    shown = ("fit", "seconds a fit"), ("GiB", "GiB at the peak")
+    for axes, (what, label) in zip(figure.subplots(1, 2), shown, strict=True):
         for problem, own in found.items():
             text = f"{problem}, slope {slope(own, what):.2f}" if len(own) > 1 else problem
-            axes.loglog([row["size"] for row in own], [row[what] for row in own], marker="o", label=text)
-        axes.set(xlabel="size", ylabel=label)
+            axes.semilogx([row["size"] for row in own], [row[what] for row in own], marker="o", label=text)
+        axes.set(xlabel="rows, groups or tasks", ylabel=label, ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -261,11 +261,11 @@ def draw_league(table: pd.DataFrame) -> Figure:
 
 def main() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="1,400 posterior draws instead of 4,000")
+    parser.add_argument("--quick", action="store_true", help="2,000 posterior draws instead of 4,000")
     parser.add_argument("--report", type=Path, default=Path("out/schools.html"))
     arguments = parser.parse_args()
     start = time.perf_counter()
-    number = {"warmup": 350, "draws": 350} if arguments.quick else {}
+    number = {"warmup": 500, "draws": 500} if arguments.quick else {}
     fit = bmtl.fit(MODEL, exam(), method=NUTS(marginal=True, **number), seed=0)
     found = lines(fit)
     agreement, scale, table = multilevel(found), continuum(fit.tasks, found), league(fit, found)

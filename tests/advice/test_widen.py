@@ -111,7 +111,7 @@ def test_trunks_of_the_same_kind() -> None:
 
 @pytest.mark.slow
 def test_a_narrow_trunk_that_harms_two_tasks_is_to_be_widened_before_they_are_decoupled() -> None:
-    advice = bmtl.advise(SharedTrunk(MLP((8,))), two_networks(0), folds=2, restarts=1, device="cpu", seed=0)
+    advice = bmtl.advise(SharedTrunk(MLP((8,))), two_networks(0), folds=2, restarts=3, device="cpu", seed=0)
     assert advice.verdict == "decouple"
     assert advice.wider is not None and advice.wider.enough
     assert advice.wider.tasks == ("first", "second") and advice.wider.trunk == MLP((32,))

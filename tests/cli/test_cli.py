@@ -23,6 +23,7 @@ from bmtl.fitting.settings import METHODS as KNOWN_METHODS
 
 QUICK = ["--trunk", "identity", "--set", "restarts=1", "--set", "max_steps=4000", "--set", "draws=200"]
 OUTPUTS = ["--output", "visits:poisson", "--output", "cost:gaussian", "--output", "ill:bernoulli"]
+P = ("p_merge", "p_weight", "p_decouple")
 SHARED = [*OUTPUTS, "--input", "age,income", "--exposure", "visits=days"]
 
 
@@ -320,13 +321,18 @@ def test_groups_of_one_outcome(table: str, frame: pd.DataFrame, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_advise(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advise(table: str, frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--output", "cost:gaussian", "--output", "visits:poisson", "--input", "age,income", "--folds", "2"]
     files = ["--report", str(tmp_path / "advice.html"), "--save", str(tmp_path / "fit.nc")]
     assert main(["advise", table, *words, *files, *QUICK, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [(row["task_a"], row["task_b"]) for row in found["pairs"]] == [("cost", "visits")]
-    assert found["pairs"][0]["p_decouple"] < 0.35
+    tasks = bmtl.Tasks.from_frame(frame, ["age", "income"], {"cost": "gaussian", "visits": "poisson"})
+    model = bmtl.models.SharedTrunk(bmtl.trunks.Identity())
+    advice = bmtl.advise(model, tasks, folds=2, restarts=1, max_steps=4000, draws=200)
+    (pair,), (row,) = found["pairs"], advice.pairs.to_dict("records")
+    assert (pair["task_a"], pair["task_b"], pair["verdict"]) == ("cost", "visits", row["verdict"])
+    assert [pair[name] for name in P] == pytest.approx([row[name] for name in P], abs=1e-6)
+    assert found["arrangement"] == str(advice.arrangement)
     assert (tmp_path / "advice.html").read_text("utf-8").startswith("<!DOCTYPE html>")
     saved = bmtl.load(tmp_path / "fit.nc")
     assert str(saved.arrangement) == found["arrangement"]

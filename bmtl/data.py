@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from bmtl import _inputs
-from bmtl._inputs import require_inputs
 from bmtl.arrangement import Arrangement, Plan
 from bmtl.families import Family
 from bmtl.tasks import Tasks
@@ -82,7 +81,7 @@ class Design:
 
     @classmethod
     def of(cls, tasks: Tasks) -> Design:
-        require_inputs(tasks, "a model")
+        _inputs.require_inputs(tasks, "a model")
         cells = [(family, tasks.y_std(t), tasks.exposure[t]) for t, family in enumerate(tasks.families)]
         if tasks.layout == "long":
             # Groups have one outcome: the prior of each is set at all of it, not at a group's own few cells.

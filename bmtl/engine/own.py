@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -80,8 +82,15 @@ class TaskSites:
         raise ValueError(f"the parameter {name!r} has no prior: make it a sample site, or a constant")
 
 
-class Played(Protocol):
+class PlayedProgram(ABC):
     """A program at posterior draws, read off its tasks' sites; all ``draws × T × rows``.
+
+    Parameters
+    ----------
+    model : FromProgram
+    draws : mapping
+        Site name to array, draws in the leading dimension.
+    data : Data
 
     Attributes
     ----------
@@ -89,9 +98,18 @@ class Played(Protocol):
         Of the outcomes.
     """
 
-    log_prob: Any
-    mean: Any
+    def __init__(self, model: Any, draws: Mapping[str, Any], data: Data) -> None:
+        self.model, self.draws, self.data = model, dict(draws), data
 
+    @property
+    @abstractmethod
+    def log_prob(self) -> Any: ...
+
+    @property
+    @abstractmethod
+    def mean(self) -> Any: ...
+
+    @abstractmethod
     def new(self, key: Any) -> Any:
         """Outcomes drawn anew."""
 
@@ -100,7 +118,7 @@ class Played(Protocol):
 class Outcome:
     """The outcomes of a block at posterior draws, ``draws × tasks × rows`` (long: ``draws × rows``)."""
 
-    played: Played
+    played: PlayedProgram
     data: Data
     block: Block
 

@@ -12,7 +12,7 @@ from numpyro.handlers import seed, substitute
 from numpyro.primitives import Messenger
 
 from bmtl.data import Data
-from bmtl.engine.own import TaskSites
+from bmtl.engine.own import PlayedProgram, TaskSites
 
 
 class Sites(TaskSites, Messenger):
@@ -30,19 +30,8 @@ def joint(e: Any, model: Any, data: Data) -> None:  # noqa: ARG001
     model.run(data, Sites(data))
 
 
-class Played:
-    """As `bmtl.engine.own.Played`: all draws at once.
-
-    Parameters
-    ----------
-    model : FromProgram
-    draws : mapping
-        Site name to array, draws in the leading dimension.
-    data : Data
-    """
-
-    def __init__(self, model: Any, draws: Mapping[str, Any], data: Data) -> None:
-        self.model, self.draws, self.data = model, dict(draws), data
+class Played(PlayedProgram):
+    """All draws at once."""
 
     @cached_property
     def log_prob(self) -> Any:

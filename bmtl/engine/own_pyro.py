@@ -17,7 +17,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
 from bmtl.data import Data
-from bmtl.engine.own import TaskSites
+from bmtl.engine.own import PlayedProgram, TaskSites
 from bmtl.engine.score import Score
 
 
@@ -57,19 +57,8 @@ def joint(e: Any, model: Any, data: Data) -> None:
     e.each(partial(_each, model, one), apart)
 
 
-class Played:
-    """As `bmtl.engine.own.Played`.
-
-    Parameters
-    ----------
-    model : FromProgram
-    draws : mapping
-        Site name to tensor, draws in the leading dimension.
-    data : Data
-    """
-
-    def __init__(self, model: Any, draws: Mapping[str, Any], data: Data) -> None:
-        self.model, self.draws, self.data = model, dict(draws), data
+class Played(PlayedProgram):
+    """Log densities of all draws at once, new outcomes of one draw after another."""
 
     @cached_property
     def log_prob(self) -> Any:

@@ -245,17 +245,17 @@ class NumPyroSVI:
                 rate = of_runs(step_size(self.settings) * settling.factor).astype(np.float32)
                 seeking, last = of_runs(settling.stage == 0), of_runs(settling.last).astype(np.float32)
                 own, likelihood = jax.random.fold_in(key, number), np.float32(settling.likelihood)
-                due = [place for place, at in enumerate(places) if np.any(rate[at])]
+                due = [(place, at) for place, at in enumerate(places) if np.any(rate[at])]
                 calls = [
                     (states[place], runs[place], fixed, own, number, rate[at], likelihood, seeking[at], last[at])
-                    for place, at in enumerate(places) if place in due
+                    for place, at in due
                 ]
                 # The first call compiles, with handlers that belong to the process.
                 done = list((map if number == first else cores.map)(self._advance, calls))
                 # Runs that have settled stay as they are.
                 losses = np.zeros((where[-1], CHUNK)) + (settling.trace[-1][:, None] if number else 0.0)
-                for place, (state, found) in zip(due, done, strict=True):
-                    states[place], losses[places[place]] = state, found
+                for (place, at), (state, found) in zip(due, done, strict=True):
+                    states[place], losses[at] = state, found
                 losses = losses.mean(axis=0, keepdims=True) if pooled else losses
                 settling.look(losses)
                 if powers_of.seeks(self.settings):
